@@ -1,0 +1,299 @@
+"""One pydantic model of a whole run: YAML in, YAML out, every field described, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from patch2tissue.errors import ConfigError
+from patch2tissue.tissues import TissueSet, load_tissue_set, tissue_set_from_dict
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class SyntheticSource(_Section):
+    """Make synthetic tissue when the data folder does not exist yet."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    train: int = Field(600, ge=1, description="patches in train")
+    val: int = Field(0, ge=0, description="patches in val")
+    test: int = Field(120, ge=0, description="patches in test")
+    size: int = Field(128, ge=32, description="patch size in pixels")
+    difficulty: Literal["easy", "medium", "hard"] = Field("hard", description="how hard the tissue is to tell apart")
+    seed: int = Field(0, description="seed of the pictures; same seed, same bytes")
+
+
+class RegionSource(_Section):
+    """Cut labelled patches from large images with masks when the data folder does not exist yet."""
+
+    kind: Literal["regions"] = "regions"
+    path: Path = Field(description="folder with train/img, train/mask and val or test folders of the same form")
+    size: int = Field(112, ge=16, description="patch size in pixels")
+    stride: int = Field(56, ge=1, description="distance between patches in pixels")
+    least_share: float = Field(0.05, ge=0, le=1, description="least share of a patch that counts as 'present'")
+
+
+class DataConfig(_Section):
+    """Where patches are and how they are read."""
+
+    path: Path = Field(description="data folder with train/ and optionally val/ and test/ (img, mask)")
+    layout: Literal["auto", "luad-histoseg", "bcss-wsss", "wsss4luad", "csv"] = Field(
+        "auto", description="how a patch's label is written: in its file name, or in labels.csv"
+    )
+    test_path: Path | None = Field(None, description="folder with img/ and mask/ to score on instead of test/ of path")
+    source: SyntheticSource | RegionSource | None = Field(
+        None, discriminator="kind", description="how to make the data folder if it does not exist"
+    )
+    patch_size: int | None = Field(None, ge=32, description="crop or pad training patches to this size; null: as is")
+    stain_jitter: float = Field(0.05, ge=0, le=0.5, description="spread of the stain augmentation in HED space")
+    brightness_jitter: float = Field(0.05, ge=0, le=0.5, description="spread of the brightness augmentation")
+    cache: bool = Field(True, description="keep decoded training patches in memory when they fit in 2 GiB")
+
+
+class EncoderConfig(_Section):
+    """A timm encoder and where its weights come from."""
+
+    name: str = Field("resnet50d", description="any timm model name, also hf-hub: names")
+    pretrained: bool = Field(False, description="let timm download pretrained weights (needs internet)")
+    weights: Path | None = Field(None, description="local safetensors file with the encoder's weights")
+    allow_missing: bool = Field(False, description="accept a weights file that lacks some of the encoder's tensors")
+    output_stride: Literal[8, 16, 32] = Field(8, description="pixels per feature position (ViT: its own patch size)")
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+    mean: tuple[float, float, float] | None = Field(None, description="input mean in 0..1; null: the encoder's own")
+    std: tuple[float, float, float] | None = Field(None, description="input deviation in 0..1; null: the encoder's own")
+
+
+class OptimiserConfig(_Section):
+    """Optimiser and schedule of one stage (AdamW, linear warm-up, cosine decay)."""
+
+    epochs: int = Field(20, ge=1, description="passes over the training patches")
+    batch_size: int = Field(16, ge=1, description="patches per step")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of new layers")
+    encoder_rate: float = Field(1.0, gt=0, description="encoder's learning rate as a share of learning_rate")
+    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps with a rising learning rate")
+    gradient_clip: float = Field(5.0, ge=0, description="largest gradient norm; 0: no clipping")
+
+
+class AccumulationConfig(_Section):
+    """Attention accumulation: overlaying the maps of the training epochs."""
+
+    mode: Literal["mean", "max", "ema"] = Field("mean", description="how a new map is overlaid on the memory")
+    form: Literal["softmax", "rectified", "plain"] = Field("softmax", description="which form of the map is kept")
+    start: float = Field(0.5, ge=0, lt=1, description="share of the epochs that passes before accumulation starts")
+    ema_decay: float = Field(0.7, ge=0, lt=1, description="share of the old memory kept by mode ema")
+    dtype: Literal["float16", "uint8"] = Field("float16", description="storage of a map value")
+
+
+class CRAANetConfig(OptimiserConfig):
+    """Stage 1: the multi-label patch classifier with class residual attention."""
+
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig, description="encoder of both stages")
+    heads: Literal[1, 2, 4, 6, 8] = Field(1, description="residual attention heads")
+    temperatures: list[float] | None = Field(
+        None, description="one temperature per head instead of the published set; .inf is the maximum"
+    )
+    residual_weight: float = Field(0.3, ge=0, description="weight λ of the attention term; 0 leaves plain averaging")
+    accumulation: AccumulationConfig = Field(default_factory=AccumulationConfig, description="attention accumulation")
+
+
+class RefinementConfig(_Section):
+    """Mean-field refinement of pseudo labels with the dense-energy kernel."""
+
+    iterations: int = Field(0, ge=0, le=50, description="mean-field steps; 0: no refinement")
+    weight: float = Field(3.0, ge=0, description="weight of the pairwise term")
+    sigma_rgb: float = Field(15.0, gt=0, description="colour scale, in grey levels of 255")
+    sigma_xy: float = Field(20.0, gt=0, description="distance scale in pixels of the image")
+    grid: int = Field(56, ge=8, le=256, description="longest side of the grid on which it runs")
+
+
+class PseudoLabelConfig(_Section):
+    """From accumulated attention to pseudo labels."""
+
+    scales: list[float] = Field([0.75, 1.0, 1.25], min_length=1, description="test-time scales")
+    symmetries: bool = Field(True, description="average over the 8 symmetries at test time")
+    memory_weight: float = Field(0.5, ge=0, le=1, description="share of the attention memory against the final maps")
+    margin: float = Field(0.0, ge=0, lt=1, description="ignore pixels whose best and second score differ by less")
+    refinement: RefinementConfig = Field(default_factory=RefinementConfig, description="mean-field refinement")
+
+
+class DenseEnergyConfig(_Section):
+    """Dense energy loss."""
+
+    weight: float = Field(0.1, ge=0, description="weight α of the loss; 0: off")
+    sigma_rgb: float = Field(15.0, gt=0, description="colour scale, in grey levels of 255")
+    sigma_xy: float = Field(20.0, gt=0, description="distance scale in pixels of the image")
+    grid: int = Field(56, ge=4, le=256, description="longest side of the grid on which the kernel is evaluated")
+    rows: int | None = Field(None, ge=1, description="rows sampled per step; null: exact on a GPU, 256 on a CPU")
+    soft_filter: bool = Field(True, description="weigh labelled pixels by how unsure the network is of them")
+
+
+class PixelContrastConfig(_Section):
+    """Pixel clustering by contrast learning."""
+
+    weight: float = Field(0.1, ge=0, description="weight β of the loss; 0: off")
+    dimensions: int = Field(128, ge=2, description="size of the pixel embedding")
+    temperature: float = Field(0.1, gt=0, description="temperature τ of the InfoNCE losses")
+    prototypes: int = Field(1, ge=1, description="prototypes per tissue")
+    momentum: float = Field(0.99, ge=0, lt=1, description="share μ of the old prototype kept per step")
+    anchors: int = Field(512, ge=2, description="anchor pixels per step")
+    bank: int = Field(512, ge=0, description="pixels kept per tissue in the memory bank; 0: no bank")
+    confidence: float = Field(0.7, ge=0, le=1, description="least probability of its label for a pixel to be used")
+
+
+class LabelCorrectionConfig(_Section):
+    """Correction of wrong pseudo labels by the prototypes."""
+
+    mode: Literal["off", "relabel", "ignore"] = Field("ignore", description="what happens to a pixel found wrong")
+    margin: float = Field(0.2, ge=0, description="least lead, in cosine, of another present tissue's prototype")
+    confidence: float = Field(0.5, ge=0, le=1, description="labels with a higher confidence are never touched")
+    start: float = Field(0.5, ge=0, lt=1, description="share of the epochs that passes first")
+
+
+class PFSCNetConfig(OptimiserConfig):
+    """Stage 2: the segmentation network."""
+
+    encoder: EncoderConfig | None = Field(None, description="null: the encoder of stage 1")
+    init: Literal["craanet", "encoder"] = Field(
+        "craanet", description="start from the trained encoder of stage 1, or as the encoder section says"
+    )
+    decoder_channels: int = Field(256, ge=8, description="channels of the decoder")
+    atrous_rates: tuple[int, int, int] = Field((6, 12, 18), description="dilations of the multi-scale module")
+    dense_energy: DenseEnergyConfig = Field(default_factory=DenseEnergyConfig, description="dense energy loss")
+    contrast: PixelContrastConfig = Field(default_factory=PixelContrastConfig, description="pixel clustering")
+    correction: LabelCorrectionConfig = Field(default_factory=LabelCorrectionConfig, description="label correction")
+    losses_start: float = Field(0.2, ge=0, lt=1, description="share of the epochs with cross-entropy alone")
+    confidence_weighting: bool = Field(False, description="weigh cross-entropy by the pseudo label's confidence")
+    weight_averaging: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights; 0: last weights")
+
+
+class ComparisonConfig(_Section):
+    """Further networks trained beside the method, for comparison. The last one reads masks, by name."""
+
+    cam: bool = Field(False, description="plain CAM: average pooling, last epoch's map, and a network trained on it")
+    cross_entropy_only: bool = Field(False, description="PFSCNet on the same pseudo labels without the two losses")
+    full_supervision: bool = Field(
+        False, description="PFSCNet trained on the masks of train: the ceiling, NOT weakly supervised"
+    )
+
+
+class InferenceConfig(_Section):
+    """How images are predicted."""
+
+    tile: int = Field(512, ge=32, description="side of a tile in pixels; smaller images go through whole")
+    overlap: float = Field(0.25, ge=0, lt=1, description="share of a tile that overlaps its neighbour")
+    batch_size: int = Field(8, ge=1, description="tiles per forward pass")
+    symmetries: bool = Field(False, description="average over the 8 symmetries")
+    gate: float | None = Field(None, ge=0, le=1, description="drop tissues that CRAANet finds less likely than this")
+
+
+class HardwareConfig(_Section):
+    """Device, precision and processes."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: CUDA, else MPS, else CPU")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
+    workers: int = Field(0, ge=0, description="data-loading processes; 0: in the training process")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
+
+
+class RunConfig(_Section):
+    """A whole run."""
+
+    output: Path = Field(description="run folder to write")
+    seed: int = Field(0, ge=0, description="seed of everything random in training")
+    tissues: str | dict[str, Any] = Field(description="name of a tissue set, a YAML file, or the set itself")
+    data: DataConfig = Field(description="the patches")
+    craanet: CRAANetConfig = Field(default_factory=CRAANetConfig, description="stage 1")
+    pseudo_labels: PseudoLabelConfig = Field(default_factory=PseudoLabelConfig, description="between the stages")
+    pfscnet: PFSCNetConfig = Field(default_factory=PFSCNetConfig, description="stage 2")
+    comparisons: ComparisonConfig = Field(default_factory=ComparisonConfig, description="networks beside the method")
+    inference: InferenceConfig = Field(default_factory=InferenceConfig, description="prediction")
+    hardware: HardwareConfig = Field(default_factory=HardwareConfig, description="machine")
+    selection: Literal["last", "validation_masks"] = Field(
+        "last", description="which stage-2 weights are kept; validation_masks is extra supervision and is recorded"
+    )
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> RunConfig:
+        self.tissue_set()
+        return self
+
+    def tissue_set(self) -> TissueSet:
+        """The tissue set this run uses."""
+        if isinstance(self.tissues, dict):
+            return tissue_set_from_dict(self.tissues, "config field 'tissues'")
+        return load_tissue_set(self.tissues)
+
+    def stage2_encoder(self) -> EncoderConfig:
+        """Encoder of PFSCNet: its own, or that of stage 1."""
+        return self.pfscnet.encoder or self.craanet.encoder
+
+    def to_yaml(self) -> str:
+        """The whole configuration, defaults included, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply_override(plain: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override}: expected section.field=value, for example --set craanet.epochs=5.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: '{text}' is not a YAML value.") from None
+    node = plain
+    parts = key.strip().split(".")
+    for part in parts[:-1]:
+        if node.get(part) is None:
+            node[part] = {}
+        if not isinstance(node[part], dict):
+            raise ConfigError(f"--set {override}: '{part}' is a value, not a section.")
+        node = node[part]
+    node[parts[-1]] = value
+
+
+def config_from_dict(plain: dict[str, Any], source: str = "config") -> RunConfig:
+    """Validate a plain mapping.
+
+    Raises:
+        ConfigError: naming every field that is missing, unknown or wrong.
+    """
+    try:
+        return RunConfig.model_validate(plain)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            field = ".".join(str(part) for part in item["loc"]) or "config"
+            reason = "unknown field" if item["type"] == "extra_forbidden" else item["msg"]
+            lines.append(f"  {field}: {reason}")
+        raise ConfigError(f"{source}: the configuration is not valid:\n" + "\n".join(lines)) from None
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a YAML configuration and apply `section.field=value` overrides.
+
+    Relative paths stay as they are, that is relative to the folder the command runs in.
+
+    Raises:
+        ConfigError: if the file cannot be read or is not a valid configuration.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a UTF-8 text file.") from None
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping with at least output, tissues and data.")
+    for override in overrides or []:
+        _apply_override(plain, override)
+    return config_from_dict(plain, str(path))
