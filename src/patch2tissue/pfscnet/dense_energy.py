@@ -1,0 +1,287 @@
+"""Dense energy loss: pixels that look alike and lie near each other should get the same tissue.
+
+`E = Σ_{i≠j} G(i,j) s_i s_j Σ_k P_i^k (1 − P_j^k)` [published: REG, RRM], with the Gaussian kernel G over colour and
+place (`patch2tissue.gaussian_kernel`) and a weight s per pixel. G and s are constants: the loss moves predictions
+only. The loss is `E / Σ_{i≠j} G(i,j) v_i v_j` over the batch [our reading], with v = 1 for a valid pixel: the mean
+disagreement of like pairs of valid pixels, between 0 and 1. So it hardly depends on the batch size, the grid or σ, and
+fades as the soft filter s fades. A weight of 0.1 to 1 beside cross-entropy is of the right order without the soft
+filter; with it, pairs count by the product of two filters, and larger weights keep the balance. (The reference
+implementation's 1e-7 on the unnormalised sum is of the order of 10 here.)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from patch2tissue.gaussian_kernel import (
+    PixelFeatures,
+    at_least_float32,
+    filter_all,
+    filter_some,
+    full_precision,
+    grid_size,
+    masked_resize,
+    pixel_features,
+    resize,
+)
+from patch2tissue.tissues import IGNORE_INDEX
+
+Rows = int | Literal["auto"] | None
+ROWS_ON_CPU = 256
+"""Rows sampled by rows="auto" on a CPU, where the exact kernel is too slow for training."""
+
+
+def sample_rows(
+    batch: int, size: tuple[int, int], count: int, device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
+    """Choose pixels of a grid so that each has the same chance: a lattice at a random offset, per image.
+
+    A lattice covers every neighbourhood of the Gaussian evenly, so the estimate varies far less than with
+    independently drawn pixels, and stays unbiased because only the offset is random.
+
+    Args:
+        batch: images B.
+        size: grid height h and width w.
+        count: rows wanted; the lattice holds at most as many.
+        device: where the result lives.
+        generator: source of randomness (on the CPU), None for torch's global one.
+
+    Returns:
+        Flat indices [B, n] (long) without repeats, 1 ≤ n ≤ count.
+
+    >>> sample_rows(2, (8, 8), 16, torch.device("cpu")).shape
+    torch.Size([2, 16])
+    """
+    height, width = size
+    down = max(1, min(height, count, round((count * height / width) ** 0.5)))
+    across = max(1, min(width, count // down))
+    down = max(1, min(height, count // across))
+    offset = torch.rand(2, batch, 1, generator=generator, dtype=torch.float64)
+    y = ((torch.arange(down) + offset[0]) * (height / down)).long().clamp_(max=height - 1)
+    x = ((torch.arange(across) + offset[1]) * (width / across)).long().clamp_(max=width - 1)
+    rows: Tensor = (y[:, :, None] * width + x[:, None, :]).flatten(1).to(device)
+    return rows
+
+
+class _Energy(torch.autograd.Function):
+    """Unnormalised energy and its normaliser; the gradient is computed with the value and kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        probabilities: Tensor,
+        weights: Tensor,
+        valid: Tensor,
+        features: PixelFeatures,
+        rows: Tensor | None,
+        block: int | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return E and Σ G v v for probabilities [B, N, K], weights [B, N, 1] and valid [B, N, 1]."""
+        values = torch.cat([weights * probabilities, weights, valid], dim=2)
+        if rows is None:
+            filtered, scale = filter_all(features, values, block), 1.0
+            own, own_weights, own_valid = probabilities, weights, valid
+            agree, mass, valid_mass = filtered[..., :-2], filtered[..., -2:-1], filtered[..., -1:]
+            gradient = weights * (mass - 2 * agree)
+        else:
+            scale = probabilities.shape[1] / rows.shape[1]
+            index = rows[..., None]
+            own = probabilities.gather(1, index.expand(-1, -1, probabilities.shape[2]))
+            own_weights, own_valid = weights.gather(1, index), valid.gather(1, index)
+            # Every pixel's gradient comes from the sampled pixels around it. The gradient of the sampled sum itself
+            # is unbiased too, but sits on the sampled pixels for one half, which makes it many times noisier.
+            filtered, spread = filter_some(features, rows, values, own_weights * (1 - 2 * own), block)
+            agree, mass, valid_mass = filtered[..., :-2], filtered[..., -2:-1], filtered[..., -1:]
+            gradient = weights * spread * scale
+        ctx.save_for_backward(gradient)
+        energy = (own_weights * own * (mass - agree)).sum() * scale
+        normaliser = (own_valid * valid_mass).sum() * scale
+        ctx.mark_non_differentiable(normaliser)
+        return energy, normaliser
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_energy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradient that forward kept."""
+        (gradient,) = ctx.saved_tensors
+        return grad_energy * gradient, None, None, None, None, None
+
+
+def _check(images: Tensor, probabilities: Tensor, valid: Tensor | None, weights: Tensor | None) -> None:
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be [B, 3, H, W], got {list(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floating point RGB in 0..1, got {images.dtype}")
+    if probabilities.ndim != 4 or probabilities.shape[0] != images.shape[0]:
+        raise ValueError(
+            f"probabilities must be [B, K, H, W] with B = {images.shape[0]} as the images have, "
+            f"got {list(probabilities.shape)}"
+        )
+    expected = [images.shape[0], *images.shape[2:]]
+    for name, given in (("valid", valid), ("weights", weights)):
+        if given is not None and list(given.shape) != expected:
+            raise ValueError(f"{name} must be [B, H, W] = {expected} as the images are, got {list(given.shape)}")
+
+
+def _row_count(rows: Rows, device: torch.device, pixels: int) -> int | None:
+    count = (ROWS_ON_CPU if device.type == "cpu" else None) if rows == "auto" else rows
+    if count is None or count >= pixels:
+        return None
+    if count < 1:
+        raise ValueError(f"rows must be at least 1, got {count}")
+    return count
+
+
+def dense_energy(
+    images: Tensor,
+    probabilities: Tensor,
+    valid: Tensor | None = None,
+    *,
+    weights: Tensor | None = None,
+    sigma_rgb: float = 15.0,
+    sigma_xy: float = 20.0,
+    grid: int = 56,
+    rows: Rows = None,
+    block: int | None = None,
+    normalise: bool = True,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Dense energy of predictions, see the module's text for the formula.
+
+    Works on any device; computed in float32 (float64 for float64 probabilities) also inside autocast.
+
+    Args:
+        images: [B, 3, H, W] RGB in 0..1; no gradient flows to them.
+        probabilities: [B, K, H, W], or at a lower resolution; K tissues that sum to one per pixel.
+        valid: [B, H, W] bool, or float in 0..1: which pixels count at all; None for all. A pixel with 0 contributes
+            nothing and gets no gradient.
+        weights: [B, H, W] in 0..1, the soft filter s; None for 1. Does not enter the normaliser. Taken as constant.
+        sigma_rgb: colour scale in grey levels of 255.
+        sigma_xy: distance scale in pixels of the image (it shrinks with the grid).
+        grid: longest side of the grid on which the kernel is evaluated; smaller images keep their size.
+        rows: None for the exact sum; a number of sampled rows for an unbiased estimate of the sum and its gradient
+            (normalised by an estimate from the same rows, which leaves a bias of the order of 1 / rows); "auto" for
+            exact on accelerators and 256 rows on a CPU.
+        block: kernel rows held in memory at once, None to choose by the device.
+        normalise: divide by Σ G v v; otherwise the plain sum is returned.
+        generator: CPU generator for the row choice, None for torch's global one.
+
+    Returns:
+        Scalar, in 0..1 if normalised.
+
+    Raises:
+        ValueError: for wrong shapes or non-positive settings.
+
+    >>> images = torch.zeros(1, 3, 8, 8)
+    >>> one_tissue = torch.zeros(1, 2, 8, 8)
+    >>> one_tissue[:, 0] = 1
+    >>> dense_energy(images, one_tissue).item()
+    0.0
+    >>> undecided = torch.full((1, 2, 8, 8), 0.5)
+    >>> round(dense_energy(images, undecided).item(), 4)
+    0.5
+    """
+    _check(images, probabilities, valid, weights)
+    if min(sigma_rgb, sigma_xy) <= 0 or grid < 1 or (block is not None and block < 1):
+        raise ValueError("sigma_rgb and sigma_xy must be positive, grid and block at least 1")
+    with full_precision(probabilities.device):
+        probabilities = at_least_float32(probabilities)
+        height, width = images.shape[-2:]
+        size = grid_size(height, width, grid)
+        with torch.no_grad():
+            ones = probabilities.new_ones(images.shape[0], 1, height, width)
+            mask = ones if valid is None else valid[:, None].to(ones)
+            weight = mask if weights is None else mask * weights[:, None].to(ones)
+            small, share = masked_resize(images.to(ones), mask, size)
+            features = pixel_features(small, sigma_rgb, sigma_xy, (height, width))
+            flat_weight, flat_valid = (resize(x, size).flatten(2).mT.contiguous() for x in (weight, share))
+            at_prediction = resize(mask, (probabilities.shape[-2], probabilities.shape[-1]))
+            count = _row_count(rows, probabilities.device, size[0] * size[1])
+            chosen = (
+                None if count is None else sample_rows(images.shape[0], size, count, probabilities.device, generator)
+            )
+        flat = masked_resize(probabilities, at_prediction, size)[0].flatten(2).mT.contiguous()
+        energy, normaliser = _Energy.apply(flat, flat_weight, flat_valid, features, chosen, block)
+        tiny = torch.finfo(energy.dtype).tiny
+        result: Tensor = energy / normaliser.clamp(min=tiny) if normalise else energy
+        return result
+
+
+@torch.no_grad()
+def soft_filter(
+    probabilities: Tensor, pseudo_labels: Tensor, ignore: int = IGNORE_INDEX, valid: Tensor | None = None
+) -> Tensor:
+    """Soft filter [published: RRM]: how much a pixel takes part in the dense energy.
+
+    Args:
+        probabilities: [B, K, H, W].
+        pseudo_labels: [B, H, W] integer, `ignore` where there is none.
+        ignore: value of an unlabelled pixel.
+        valid: [B, H, W] bool or float in 0..1, None for all.
+
+    Returns:
+        [B, H, W]: 1 − max_k P for a labelled pixel, 1 for an unlabelled one, times `valid`. Without gradient.
+
+    >>> p = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+    >>> [round(v, 3) for v in soft_filter(p, torch.tensor([[[0, 255]]])).flatten().tolist()]
+    [0.1, 1.0]
+    """
+    probabilities = at_least_float32(probabilities)
+    if pseudo_labels.shape != probabilities.shape[:1] + probabilities.shape[2:]:
+        raise ValueError(
+            f"pseudo_labels must be [B, H, W] of the probabilities {list(probabilities.shape)}, "
+            f"got {list(pseudo_labels.shape)}"
+        )
+    unsure = 1 - probabilities.amax(dim=1)
+    result = torch.where(pseudo_labels == ignore, torch.ones_like(unsure), unsure)
+    return result if valid is None else result * valid.to(result.dtype)
+
+
+class DenseEnergyLoss(nn.Module):
+    """Dense energy as a module; `dense_energy` explains the arguments.
+
+    >>> loss = DenseEnergyLoss(sigma_rgb=15, sigma_xy=20, grid=56)
+    >>> logits = torch.randn(2, 4, 32, 32, requires_grad=True)
+    >>> loss(torch.rand(2, 3, 32, 32), logits.softmax(1), torch.ones(2, 32, 32)).backward()
+    """
+
+    def __init__(
+        self,
+        sigma_rgb: float = 15.0,
+        sigma_xy: float = 20.0,
+        grid: int = 56,
+        rows: Rows = None,
+        block: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.sigma_rgb, self.sigma_xy, self.grid, self.rows, self.block = sigma_rgb, sigma_xy, grid, rows, block
+
+    def forward(
+        self,
+        images: Tensor,
+        probabilities: Tensor,
+        valid: Tensor | None = None,
+        weights: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the scalar loss for images [B, 3, H, W], probabilities [B, K, H, W] and valid [B, H, W]."""
+        return dense_energy(
+            images,
+            probabilities,
+            valid,
+            weights=weights,
+            sigma_rgb=self.sigma_rgb,
+            sigma_xy=self.sigma_xy,
+            grid=self.grid,
+            rows=self.rows,
+            block=self.block,
+            generator=generator,
+        )
+
+    def extra_repr(self) -> str:
+        """Settings shown by print."""
+        return f"sigma_rgb={self.sigma_rgb}, sigma_xy={self.sigma_xy}, grid={self.grid}, rows={self.rows}"
