@@ -1,0 +1,171 @@
+"""Stage 1: training the classifier, and accumulating its attention while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.classification import MultilabelF1Score
+
+from patch2tissue.atomic import atomic_path
+from patch2tissue.config import CRAANetConfig, RunConfig
+from patch2tissue.craanet.accumulation import AttentionMemory
+from patch2tissue.craanet.attention_maps import attention_maps
+from patch2tissue.craanet.network import CRAANet, save_craanet
+from patch2tissue.data.augment import invert_symmetries
+from patch2tissue.data.datasets import TrainingPatches, canvas_size, training_loader
+from patch2tissue.data.patches import Patch
+from patch2tissue.training import Batch, Stage, fit, is_finished
+
+HISTORY_PATCHES = 6
+"""Patches whose maps are kept for every epoch, for the report."""
+
+
+class CRAANetStage(Stage):
+    """Multi-label classification with attention accumulation.
+
+    Args:
+        network: the classifier.
+        config: stage configuration.
+        patches: training patches, in the order of the data set.
+        side: canvas side in pixels.
+        memory_folder: where the attention memory is kept; None trains without accumulation.
+    """
+
+    def __init__(
+        self, network: CRAANet, config: CRAANetConfig, patches: Sequence[Patch], side: int, memory_folder: Path | None
+    ) -> None:
+        self.network: CRAANet = network
+        self.config = config
+        self.patches = patches
+        self.memory_folder = memory_folder
+        self.title = "CRAANet" if memory_folder is not None else "plain CAM classifier"
+        self.first_epoch = min(config.epochs - 1, int(config.accumulation.start * config.epochs))
+        self.memory: AttentionMemory | None = None
+        labels = torch.tensor([patch.labels for patch in patches])
+        self.tissues = labels.shape[1]
+        if memory_folder is not None:
+            stride = network.encoder.output_stride
+            grid = -(-side // stride)
+            settings = config.accumulation
+            self.memory = AttentionMemory.create(
+                memory_folder,
+                (len(patches), self.tissues, grid, grid),
+                mode=settings.mode,
+                ema_decay=settings.ema_decay,
+                dtype=settings.dtype,
+            )
+            self.shown = _patches_to_show(labels)
+            self.current = torch.zeros(len(self.shown), self.tissues, grid, grid)
+            self.history: dict[str, list[Tensor]] = {"current": [], "accumulated": []}
+        self.f1 = MultilabelF1Score(self.tissues, average="macro")
+
+    def training_step(self, images: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """One step: loss, and the maps of this very pass overlaid on the memory."""
+        output = self.network(images)
+        labels = batch["labels"]
+        self.f1.update(output.logits.detach().cpu(), labels.cpu().int())
+        if self.memory is not None:
+            with torch.no_grad():
+                maps = attention_maps(output.attention, labels, self.config.accumulation.form)
+                maps = invert_symmetries(maps, batch["symmetry"]).cpu()
+            self._keep_for_report(batch["index"].cpu(), maps)
+            if epoch >= self.first_epoch:
+                self.memory.accumulate(batch["index"], maps)
+        return {"loss": F.binary_cross_entropy_with_logits(output.logits, labels)}
+
+    def _keep_for_report(self, index: Tensor, maps: Tensor) -> None:
+        for slot, patch in enumerate(self.shown):
+            rows = (index == patch).nonzero()
+            if len(rows):
+                self.current[slot] = maps[int(rows[0])]
+
+    def end_of_epoch(self, epoch: int) -> dict[str, float]:
+        """Classification score on the training labels, and the maps of the patches that the report shows."""
+        score = float(self.f1.compute())
+        self.f1.reset()
+        if self.memory is not None:
+            self.history["current"].append(self.current.half().clone())
+            self.history["accumulated"].append(self.memory.read(self.shown).half())
+        return {"label_f1": score}
+
+    def state(self) -> dict[str, Any]:
+        """Maps for the report."""
+        return {} if self.memory is None else {"history": self.history, "current": self.current}
+
+    def save_files(self, checkpoint_folder: Path) -> None:
+        """Snapshot of the memory as it is after this epoch."""
+        if self.memory is not None:
+            self.memory.save_snapshot(checkpoint_folder / "attention_memory")
+
+    def restore(self, state: dict[str, Any], checkpoint_folder: Path) -> None:
+        """Take the memory back to the end of the checkpoint's epoch, whatever a killed epoch wrote since."""
+        if self.memory is not None:
+            self.history, self.current = state["history"], state["current"]
+            folder = cast(Path, self.memory_folder)
+            self.memory = AttentionMemory.restore_snapshot(checkpoint_folder / "attention_memory", folder)
+
+    def finish(self, folder: Path) -> None:
+        """Write weights and the history of the shown patches."""
+        if self.memory is not None:
+            cast(np.memmap, self.memory.maps).flush()
+            cast(np.memmap, self.memory.counts).flush()
+            with atomic_path(folder / "attention_history.npz") as temporary:
+                np.savez_compressed(
+                    temporary,
+                    names=np.array([self.patches[i].name for i in self.shown.tolist()]),
+                    epochs=np.arange(1, len(self.history["current"]) + 1),
+                    current=torch.stack(self.history["current"]).numpy(),
+                    accumulated=torch.stack(self.history["accumulated"]).numpy(),
+                    present=np.array([self.patches[i].labels for i in self.shown.tolist()], dtype=np.uint8),
+                )
+        save_craanet(self.network, folder)
+
+
+def _patches_to_show(labels: Tensor) -> Tensor:
+    """Patches with most tissues, spread over the data set and over tissues; they show most about attention."""
+    order = torch.argsort(-labels.sum(dim=1), stable=True)
+    best = order[: max(HISTORY_PATCHES, int((labels.sum(1) == labels.sum(1).max()).sum()))]
+    step = max(1, len(best) // HISTORY_PATCHES)
+    return best[::step][:HISTORY_PATCHES].contiguous()
+
+
+def train_craanet(config: RunConfig, patches: Sequence[Patch], folder: Path, *, plain_cam: bool = False) -> None:
+    """Train stage 1 on patch labels.
+
+    Args:
+        config: the run's configuration.
+        patches: labelled training patches.
+        folder: stage folder; gets weights, `attention_memory/`, `attention_history.npz`, `metrics.csv`.
+        plain_cam: train the baseline instead: average pooling, no accumulation, all else equal.
+
+    Raises:
+        ConfigError, DataError, TrainingError: see `fit`.
+    """
+    if is_finished(folder):
+        return
+    torch.manual_seed(config.seed)
+    tissues = config.tissue_set()
+    settings = config.craanet
+    if plain_cam:
+        settings = settings.model_copy(update={"heads": 1, "temperatures": None, "residual_weight": 0.0})
+    side = canvas_size(patches, config.data.patch_size)
+    dataset = TrainingPatches(
+        patches,
+        tissues,
+        side,
+        seed=config.seed,
+        stain=config.data.stain_jitter,
+        brightness=config.data.brightness_jitter,
+        cache=config.data.cache,
+    )
+    network = CRAANet.from_config(settings, len(tissues))
+    memory = None if plain_cam else folder / "attention_memory"
+    stage = CRAANetStage(network, settings, patches, side, memory)
+    loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
+    fit(stage, loader, settings, folder, seed=config.seed, hardware=config.hardware)

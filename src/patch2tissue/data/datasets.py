@@ -1,0 +1,193 @@
+"""Patches as training batches: deterministic in (seed, epoch, index), whatever the number of worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from patch2tissue.data.augment import SYMMETRIES, apply_symmetry, random_stain_shift
+from patch2tissue.data.images import image_size, read_image, read_mask
+from patch2tissue.data.patches import Patch
+from patch2tissue.errors import DataError
+from patch2tissue.tissues import IGNORE_INDEX, TissueSet
+
+_CACHE_LIMIT = 2 * 1024**3
+
+
+def canvas_size(patches: Sequence[Patch], requested: int | None) -> int:
+    """Side of the square that every training patch is placed on, in pixels.
+
+    Args:
+        patches: patches to train on; smaller ones are padded at the right and bottom.
+        requested: `data.patch_size`, or None for the longest side found.
+
+    Raises:
+        DataError: if a patch is larger than `requested`.
+    """
+    longest, name = 0, ""
+    for patch in patches:
+        height, width = image_size(patch.path)
+        if max(height, width) > longest:
+            longest, name = max(height, width), str(patch.path)
+    if requested is None:
+        return longest
+    if longest > requested:
+        raise DataError(
+            f"{name}: {longest} px is larger than data.patch_size = {requested}. Raise data.patch_size, or cut large "
+            "images into patches with `patch2tissue patches`."
+        )
+    return requested
+
+
+def place_on_canvas(array: np.ndarray, side: int, fill: int) -> np.ndarray:
+    """Pad an image [H, W(, 3)] at the right and bottom to [side, side(, 3)]."""
+    height, width = array.shape[:2]
+    if (height, width) == (side, side):
+        return array
+    padding = [(0, side - height), (0, side - width)] + [(0, 0)] * (array.ndim - 2)
+    return np.pad(array, padding, constant_values=fill)
+
+
+class TrainingPatches(Dataset[dict[str, Tensor]]):
+    """Augmented training patches.
+
+    An item is asked for by `(epoch, index)` and holds: `image` uint8 [3, S, S]; `labels` float32 [K]; `index` and
+    `symmetry` int64; `stain_matrix` float32 [3, 3] and `stain_offset` float32 [3]; and, if `targets` is given,
+    `target` uint8 [S, S] (0..K-1 or 255) and `confidence` uint8 [S, S] (0..255).
+
+    Args:
+        patches: labelled patches.
+        tissues: their tissue set.
+        side: canvas side S in pixels.
+        seed: seed of the augmentation.
+        stain: spread of the stain augmentation; brightness: that of the brightness.
+        cache: keep decoded images in memory if they fit in 2 GiB.
+        targets: one mask file per patch (pseudo labels), or None.
+        confidences: one grey PNG per patch, or None.
+    """
+
+    def __init__(
+        self,
+        patches: Sequence[Patch],
+        tissues: TissueSet,
+        side: int,
+        *,
+        seed: int,
+        stain: float = 0.0,
+        brightness: float = 0.0,
+        cache: bool = True,
+        targets: Sequence[Path] | None = None,
+        confidences: Sequence[Path] | None = None,
+    ) -> None:
+        self.patches = list(patches)
+        self.tissues = tissues
+        self.side = side
+        self.seed = seed
+        self.stain = stain
+        self.brightness = brightness
+        self.targets = None if targets is None else list(targets)
+        self.confidences = None if confidences is None else list(confidences)
+        layers = 3 + (self.targets is not None) + (self.confidences is not None)
+        fits = layers * side * side * len(self.patches) <= _CACHE_LIMIT
+        self._cache: dict[int, tuple[np.ndarray, ...]] | None = {} if cache and fits else None
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def _read(self, index: int) -> tuple[np.ndarray, ...]:
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        arrays = [place_on_canvas(read_image(self.patches[index].path), self.side, 255)]
+        if self.targets is not None:
+            target = read_mask(self.targets[index], self.tissues)
+            arrays.append(place_on_canvas(target, self.side, IGNORE_INDEX))
+        if self.confidences is not None:
+            grey = read_image(self.confidences[index])[..., 0]
+            arrays.append(place_on_canvas(grey, self.side, 0))
+        read = tuple(arrays)
+        if self._cache is not None:
+            self._cache[index] = read
+        return read
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        operation = int(rng.integers(SYMMETRIES))
+        shift = random_stain_shift(rng, self.stain, self.brightness)
+        image, *layers = self._read(index)
+        item = {
+            "image": apply_symmetry(torch.from_numpy(image).permute(2, 0, 1), operation).contiguous(),
+            "index": torch.tensor(index),
+            "symmetry": torch.tensor(operation),
+            "stain_matrix": torch.from_numpy(shift.matrix),
+            "stain_offset": torch.from_numpy(shift.offset),
+        }
+        labels = self.patches[index].labels
+        if labels is not None:
+            item["labels"] = torch.tensor(labels, dtype=torch.float32)
+        for name, layer in zip(("target", "confidence"), layers, strict=False):
+            item[name] = apply_symmetry(torch.from_numpy(layer), operation).contiguous()
+        return item
+
+
+class PlainPatches(Dataset[dict[str, Tensor]]):
+    """Patches as they are, for inference: `image` uint8 [3, S, S], `index` int64 and `labels` float32 [K]."""
+
+    def __init__(self, patches: Sequence[Patch], side: int) -> None:
+        self.patches = list(patches)
+        self.side = side
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        patch = self.patches[index]
+        image = place_on_canvas(read_image(patch.path), self.side, 255)
+        return {
+            "image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+            "index": torch.tensor(index),
+            "labels": torch.tensor(patch.labels or (), dtype=torch.float32),
+        }
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Shuffled `(epoch, index)` keys; the order depends on `(seed, epoch)` alone, so a resumed run repeats it."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration yields."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return ((self.epoch, int(index)) for index in order)
+
+
+def training_loader(dataset: TrainingPatches, batch_size: int, workers: int, pin_memory: bool) -> DataLoader[Any]:
+    """Loader in the order of an `EpochSampler` seeded as the data set; a last single patch is dropped.
+
+    Batch normalisation cannot be trained on one patch, so a last batch of one is left out unless it is the only one.
+    """
+    sampler = EpochSampler(len(dataset), dataset.seed)
+    return DataLoader(
+        dataset,
+        batch_size=min(batch_size, len(dataset)),
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        drop_last=len(dataset) > batch_size and len(dataset) % batch_size == 1,
+    )

@@ -1,0 +1,283 @@
+"""The training loop that both stages share: Lightning Fabric, bfloat16, progress, curves, checkpoints, exact resume.
+
+After every epoch the whole state is written under a temporary name and renamed. A run that is killed at any moment
+goes on from the last whole epoch and ends with the same weights as one that was left alone, because everything random
+in an epoch is drawn from (seed, epoch) and nothing else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import os
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from patch2tissue.atomic import atomic_path, write_text
+from patch2tissue.config import HardwareConfig, OptimiserConfig
+from patch2tissue.data.augment import shift_stain
+from patch2tissue.data.datasets import EpochSampler
+from patch2tissue.errors import DataError, TrainingError
+from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
+from patch2tissue.progress import EpochProgress
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, Tensor]
+History = list[tuple[int, str, float]]
+
+
+class Stage(ABC):
+    """What is particular to one stage: its network, its losses, and what it keeps beside the weights."""
+
+    network: nn.Module
+    title: str
+
+    @abstractmethod
+    def training_step(self, images: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Return named losses; `loss` is the one to minimise. `images` are augmented RGB in 0..1, [B, 3, S, S]."""
+
+    def after_optimiser_step(self) -> None:
+        """Called after every optimiser step."""
+
+    def end_of_epoch(self, epoch: int) -> dict[str, float]:
+        """Called after every epoch; returns further values for the curves."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """What must be kept in a checkpoint beside network, optimiser and schedule: tensors and plain values."""
+        return {}
+
+    def restore(self, state: dict[str, Any], checkpoint_folder: Path) -> None:
+        """Take back what `state` and `save_files` gave."""
+
+    def save_files(self, checkpoint_folder: Path) -> None:
+        """Write what is too large for `state` into the checkpoint's folder."""
+
+    @abstractmethod
+    def finish(self, folder: Path) -> None:
+        """Write what the stage is for: weights and the like."""
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a stage's folder holds a finished training."""
+    return (folder / "finished").is_file()
+
+
+def parameter_groups(network: nn.Module, settings: OptimiserConfig) -> list[dict[str, Any]]:
+    """Parameters with their learning rates: the encoder's own rate; no decay on norms and biases."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": settings.learning_rate * (settings.encoder_rate if in_encoder else 1.0),
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (in_encoder, decays), parameters in groups.items()
+    ]
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up, then cosine decay to 1% of the peak."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    share = (step - rising) / max(1, steps - rising)
+    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
+
+
+def make_fabric(hardware: HardwareConfig, folder: Path) -> Fabric:
+    """Lightning Fabric on the configured device and precision, logging to TensorBoard."""
+    device = choose_device(hardware.device)
+    dtype = autocast_dtype(device, hardware.precision)
+    return Fabric(
+        accelerator=device.type,
+        devices=1,
+        precision="32-true" if dtype is None else "bf16-mixed",
+        loggers=TensorBoardLogger(root_dir=folder, name="tensorboard", version=""),
+    )
+
+
+def fit(
+    stage: Stage,
+    loader: DataLoader[Any],
+    settings: OptimiserConfig,
+    folder: Path,
+    *,
+    seed: int,
+    hardware: HardwareConfig,
+) -> None:
+    """Train a stage to its last epoch, resuming from the last whole epoch if there is one.
+
+    Args:
+        stage: network and losses.
+        loader: training patches in the order of an `EpochSampler`.
+        settings: epochs, batch size and optimiser.
+        folder: gets `checkpoint/`, `metrics.csv`, `tensorboard/`, what `stage.finish` writes, and `finished`.
+        seed: seed of everything random.
+        hardware: device, precision, threads.
+
+    Raises:
+        TrainingError: if the loss is no longer a number; the last good checkpoint stays.
+        DataError: if the checkpoint cannot be read.
+    """
+    if is_finished(folder):
+        log.info("%s: already trained, nothing to do (%s)", stage.title, folder)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    set_threads(hardware)
+    fabric = make_fabric(hardware, folder)
+    stage.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(parameter_groups(stage.network, settings))
+    network, optimiser = fabric.setup(stage.network, optimiser)
+    steps = settings.epochs * len(loader)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: learning_rate_factor(step, steps, settings.warmup)
+    )
+    history: History = []
+    first = _resume(stage, optimiser, schedule, history, folder)
+    _start_curves(fabric, history)
+    sampler = cast(EpochSampler, loader.sampler)
+    with EpochProgress(stage.title, settings.epochs, len(loader), done=first) as progress:
+        for epoch in range(first, settings.epochs):
+            torch.manual_seed(_epoch_seed(seed, epoch))
+            sampler.set_epoch(epoch)
+            network.train()
+            sums: dict[str, float] = {}
+            started, waited, seen = time.perf_counter(), 0.0, 0
+            asked = started
+            for batch in loader:
+                waited += time.perf_counter() - asked
+                batch = {name: value.to(fabric.device, non_blocking=True) for name, value in batch.items()}
+                losses = stage.training_step(_augmented_images(batch), batch, epoch)
+                values = {name: float(value.detach()) for name, value in losses.items()}
+                if not math.isfinite(values["loss"]):
+                    raise TrainingError(_not_a_number(stage, epoch, values, folder))
+                optimiser.zero_grad(set_to_none=True)
+                fabric.backward(losses["loss"])
+                if settings.gradient_clip > 0:
+                    fabric.clip_gradients(network, optimiser, max_norm=settings.gradient_clip, error_if_nonfinite=False)
+                optimiser.step()
+                schedule.step()
+                stage.after_optimiser_step()
+                seen += len(batch["index"])
+                for name, value in values.items():
+                    sums[name] = sums.get(name, 0.0) + value * len(batch["index"])
+                progress.step(epoch, {name: value / seen for name, value in sums.items()})
+                asked = time.perf_counter()
+            means = {name: value / seen for name, value in sums.items()}
+            means |= stage.end_of_epoch(epoch)
+            means["learning_rate"] = schedule.get_last_lr()[-1]
+            means["patches_per_second"] = seen / (time.perf_counter() - started)
+            means["loader_wait_share"] = waited / (time.perf_counter() - started)
+            history.extend((epoch, name, value) for name, value in means.items())
+            fabric.log_dict(means, step=epoch)
+            _save(stage, optimiser, schedule, history, folder, epoch)
+            write_curves(folder / "metrics.csv", history)
+    for logger in fabric.loggers:
+        logger.finalize("success")
+    stage.finish(folder)
+    write_text(folder / "finished", "")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+
+
+def _augmented_images(batch: Batch) -> Tensor:
+    images = batch["image"].float().div_(255.0)
+    images = shift_stain(images, batch["stain_matrix"], batch["stain_offset"])
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
+def _not_a_number(stage: Stage, epoch: int, values: dict[str, float], folder: Path) -> str:
+    parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    return (
+        f"{stage.title}: the loss is no longer a number in epoch {epoch + 1} ({parts}). The state before this epoch is "
+        f"kept in {folder / 'checkpoint'}. Lower learning_rate, or set hardware.precision to float32, and train again."
+    )
+
+
+def _save(stage: Stage, optimiser: Any, schedule: Any, history: History, folder: Path, epoch: int) -> None:
+    """Write checkpoint `epoch-NNNN`, then remove older ones: there is a whole one at any moment."""
+    target = folder / "checkpoint" / f"epoch-{epoch:04d}"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    stage.save_files(target)
+    content = {
+        "epoch": epoch,
+        "network": stage.network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": {"last_epoch": schedule.last_epoch},
+        "stage": stage.state(),
+        "history": history,
+    }
+    with atomic_path(target / "state.pt") as temporary:
+        torch.save(content, temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+    for older in (folder / "checkpoint").iterdir():
+        if older != target:
+            shutil.rmtree(older, ignore_errors=True)
+
+
+def _resume(stage: Stage, optimiser: Any, schedule: Any, history: History, folder: Path) -> int:
+    """Restore the newest whole checkpoint; return the epoch to go on with."""
+    whole = sorted((folder / "checkpoint").glob("epoch-*/state.pt")) if (folder / "checkpoint").is_dir() else []
+    if not whole:
+        return 0
+    path = whole[-1]
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        stage.network.load_state_dict(content["network"])
+        optimiser.load_state_dict(content["optimiser"])
+        schedule.last_epoch = content["schedule"]["last_epoch"]
+        for group, base, factor in zip(optimiser.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+            group["lr"] = base * factor(schedule.last_epoch)
+        schedule._last_lr = [group["lr"] for group in optimiser.param_groups]
+        stage.restore(content["stage"], path.parent)
+    except DataError:
+        raise
+    except Exception as error:  # a checkpoint of another version can fail in many ways; all mean the same to the user
+        raise DataError(
+            f"{path}: cannot be resumed from ({type(error).__name__}: {str(error).splitlines()[0]}). The configuration "
+            "or the program changed since; remove the run folder, or train with --fresh."
+        ) from None
+    history.extend((int(e), str(n), float(v)) for e, n, v in content["history"])
+    log.info("%s: resuming after epoch %d", stage.title, content["epoch"] + 1)
+    return int(content["epoch"]) + 1
+
+
+def _start_curves(fabric: Fabric, history: History) -> None:
+    for epoch in sorted({epoch for epoch, _, _ in history}):
+        fabric.log_dict({name: value for e, name, value in history if e == epoch}, step=epoch)
+
+
+def write_curves(path: Path, history: History) -> None:
+    """Write curves as CSV with the columns epoch, name, value (epochs from 1)."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["epoch", "name", "value"])
+    writer.writerows([epoch + 1, name, f"{value:.8g}"] for epoch, name, value in history)
+    write_text(path, buffer.getvalue())
+
+
+def length(sized: Any) -> int:
+    """Length of a data set whose type does not promise one."""
+    return len(cast(Sized, sized))
