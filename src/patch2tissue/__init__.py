@@ -1,1 +1,76 @@
-"""patch2tissue."""
+"""patch2tissue: tissue segmentation of histology images from patch-level labels.
+
+The names below are the public API. Each is imported when it is first asked for, so that `import patch2tissue` (and
+with it `patch2tissue --help`) does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from patch2tissue.config import RunConfig, load_config
+    from patch2tissue.craanet.accumulation import AttentionMemory
+    from patch2tissue.craanet.network import CRAANet
+    from patch2tissue.evaluation.folders import evaluate_folders as evaluate
+    from patch2tissue.inference.predict import predict_images as predict
+    from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss
+    from patch2tissue.pfscnet.network import PFSCNet
+    from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss
+    from patch2tissue.pipeline import run_training as train
+    from patch2tissue.run_folder import RunFolder
+    from patch2tissue.tissues import TissueSet, load_tissue_set
+
+__all__ = [
+    "__version__",
+    # whole steps
+    "train",
+    "predict",
+    "evaluate",
+    # networks and losses, usable in anyone's training loop
+    "CRAANet",
+    "PFSCNet",
+    "AttentionMemory",
+    "DenseEnergyLoss",
+    "PixelContrastLoss",
+    # what describes the data and a run
+    "TissueSet",
+    "load_tissue_set",
+    "RunConfig",
+    "load_config",
+    "RunFolder",
+]
+
+_HOME = {
+    "train": ("patch2tissue.pipeline", "run_training"),
+    "predict": ("patch2tissue.inference.predict", "predict_images"),
+    "evaluate": ("patch2tissue.evaluation.folders", "evaluate_folders"),
+    "CRAANet": ("patch2tissue.craanet.network", "CRAANet"),
+    "PFSCNet": ("patch2tissue.pfscnet.network", "PFSCNet"),
+    "AttentionMemory": ("patch2tissue.craanet.accumulation", "AttentionMemory"),
+    "DenseEnergyLoss": ("patch2tissue.pfscnet.dense_energy", "DenseEnergyLoss"),
+    "PixelContrastLoss": ("patch2tissue.pfscnet.pixel_contrast", "PixelContrastLoss"),
+    "TissueSet": ("patch2tissue.tissues", "TissueSet"),
+    "load_tissue_set": ("patch2tissue.tissues", "load_tissue_set"),
+    "RunConfig": ("patch2tissue.config", "RunConfig"),
+    "load_config": ("patch2tissue.config", "load_config"),
+    "RunFolder": ("patch2tissue.run_folder", "RunFolder"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOME[name]
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,57 @@
+# Everything a newcomer needs: `make` makes .venv from requirements.lock, `make demo` shows the method at work.
+# Nothing must be installed first but Python 3.11 or newer and make; uv is used where it is on the PATH.
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+SLOW_ARGS ?=
+
+.DEFAULT_GOAL := default
+.PHONY: default help demo test slow lint format types bench docs lock clean
+
+default: $(STAMP)  ## install everything into .venv (the default target)
+	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+$(STAMP): requirements.lock pyproject.toml scripts/make_venv.sh
+	@sh scripts/make_venv.sh .venv
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## train both stages on synthetic tissue and write runs/demo/report.html
+	@$(BIN)/patch2tissue demo
+
+test: $(STAMP)  ## run the tests that take seconds each
+	@$(BIN)/python -m pytest
+
+slow: $(STAMP)  ## run the tests that take minutes
+	@$(BIN)/python -m pytest -m slow $(SLOW_ARGS)
+
+lint: $(STAMP)  ## ruff, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff put imports and layout in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(STAMP)  ## mypy --strict on the package
+	@$(BIN)/mypy
+
+bench: $(STAMP)  ## run every benchmark; results go to benchmarks/results/
+	@set -e; found=; for file in benchmarks/bench_*.py; do \
+		if [ -f "$$file" ]; then found=1; echo "== $$file"; $(BIN)/python "$$file"; fi; done; \
+		if [ -z "$$found" ]; then echo "There is no benchmarks/bench_*.py yet."; fi
+
+docs: $(STAMP)  ## build the documentation into site/; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open site/index.html"
+
+lock:  ## choose the newest versions again and rewrite requirements.lock (needs uv)
+	@sh scripts/make_lock.sh
+
+clean:  ## remove caches and built files; .venv and runs/ stay
+	@rm -rf build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
+	@find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Rewrite requirements.lock from pyproject.toml: every package, one version, hashes, no addresses.
+set -eu
+cd "$(dirname "$0")/.."
+
+if ! command -v uv >/dev/null 2>&1; then
+    echo "make lock needs uv (https://docs.astral.sh/uv/) on the PATH." >&2
+    exit 1
+fi
+new=$(mktemp)
+trap 'rm -f "$new"' EXIT
+{
+    echo "# All packages that patch2tissue, its tests and its documentation need, for Python 3.11 to 3.13 on any system."
+    echo "# Made by \`make lock\` from pyproject.toml; do not edit by hand."
+    uv pip compile pyproject.toml --group dev --group docs --universal --python-version 3.11 --upgrade \
+        --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet
+} >"$new"
+if grep -n '://' "$new" >&2; then
+    echo "The lock holds an address; it must hold names, versions and hashes only. Nothing was written." >&2
+    exit 1
+fi
+cat "$new" >requirements.lock
+echo "requirements.lock: $(grep -c '==' requirements.lock) packages"

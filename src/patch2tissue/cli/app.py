@@ -1,0 +1,137 @@
+"""The `patch2tissue` command: collects the commands and turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from patch2tissue import __version__
+from patch2tissue.cli.demo import demo
+from patch2tissue.cli.doctor import doctor
+from patch2tissue.errors import Patch2TissueError
+from patch2tissue.progress import console as progress_console
+
+DEBUG_VARIABLE = "PATCH2TISSUE_DEBUG"
+"""Environment variable that has the effect of --debug when set to anything but 0 or nothing."""
+
+app = typer.Typer(
+    name="patch2tissue",
+    help="Tissue segmentation of histology images from patch-level labels: you say which tissues a patch holds, "
+    "patch2tissue learns where they are.",
+    epilog="Start with: patch2tissue doctor, then patch2tissue demo.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _find(name: str) -> Any:  # until every command's file is here
+    import importlib.util
+
+    if importlib.util.find_spec(f"patch2tissue.cli.{name}") is None:
+        return None
+    return getattr(importlib.import_module(f"patch2tissue.cli.{name}"), name)
+
+
+_PANELS = {
+    "Start here": (doctor, demo),
+    "Data": (_find("synthetic"), _find("check"), _find("patches")),
+    "Train and predict": (_find("train"), _find("pseudo_labels"), _find("predict")),
+    "Judge": (_find("evaluate"), _find("score"), _find("compare"), _find("report")),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        if _command is not None:
+            app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel)(_command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"patch2tissue {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is being done.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors, no progress bars.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error came from.")] = False,
+) -> None:
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet exclude each other.")
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    progress_console.quiet = quiet
+    set_up_logging(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+
+
+def set_up_logging(level: int) -> None:
+    """Send our messages of `level` and above, and other packages' warnings, to stderr."""
+    from rich.logging import RichHandler
+
+    # A quiet console would swallow warnings too, so messages have one of their own.
+    console = Console(stderr=True) if progress_console.quiet else progress_console
+    handler = RichHandler(
+        console=console, show_time=level <= logging.DEBUG, show_path=level <= logging.DEBUG, show_level=True
+    )
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("patch2tissue").setLevel(level)
+    logging.captureWarnings(True)
+
+
+def _debugging() -> bool:
+    return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+
+
+def _message(error: Exception) -> tuple[str, int]:
+    """Return what is shown for an error, and the exit code."""
+    if isinstance(error, Patch2TissueError):
+        return str(error), error.exit_code
+    # By name, since importing torch to compare types would cost seconds in commands that never use it.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "Out of memory. Use a smaller batch_size, patch_size or tile, or close other programs.", 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}.", 1
+    kind = type(error).__name__
+    return (
+        f"This is a bug in patch2tissue ({kind}: {error}). Run the command again with {DEBUG_VARIABLE}=1 set to see "
+        "where it happened, and report that text together with the output of `patch2tissue doctor --json`.",
+        1,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process.
+
+    Exit codes: 0 done, 1 failed at run time, 2 wrong usage or input, 130 interrupted.
+
+    Args:
+        arguments: command-line arguments without the program's name; None: those of this process.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="patch2tissue")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        console = Console(stderr=True, soft_wrap=True)
+        if _debugging():
+            console.print_exception()
+        text, code = _message(error)
+        console.print(f"[bold red]Error:[/] {escape(text)}", highlight=False)
+        raise SystemExit(code) from None
+    sys.exit(0)

@@ -1,0 +1,119 @@
+"""`patch2tissue demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Run folder to write.")] = Path("runs/demo"),
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Another recipe than the demo that comes with patch2tissue.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting, for example --set craanet.epochs=3.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Remove an earlier demo run first instead of going on with it.")
+    ] = False,
+) -> None:
+    """See the whole method at work on synthetic tissue, from patch labels to a report with pictures and scores.
+
+    Makes synthetic histology patches, trains both stages and the comparisons, scores them against the masks and
+    writes report.html. Needs no data, no internet and no graphics card. If it is stopped, the next call goes on
+    where it was.
+    """
+    import time
+
+    from rich.console import Console
+
+    from patch2tissue.builtin_recipes import recipe
+    from patch2tissue.config import load_config
+    from patch2tissue.progress import console as messages
+
+    run_config = load_config(config or recipe("demo"), [*(settings or []), f"output={_quoted(out)}"])
+    if fresh:
+        _remove_run(out)
+
+    from patch2tissue.evaluation.run_scores import score_run
+    from patch2tissue.pipeline import run_training
+    from patch2tissue.report.build import build_report
+
+    begin = time.monotonic()
+    run = run_training(run_config)
+    scores = score_run(run)
+    with messages.status("Writing the report ..."):
+        page = build_report(run)
+    console = Console()
+    console.print(_table(scores))
+    console.print(f"Done in {(time.monotonic() - begin) / 60:.1f} minutes. Scores: {run.scores_file}", highlight=False)
+    console.print(f"[bold green]Open {page} in a browser.[/]", highlight=False, soft_wrap=True)
+
+
+def _quoted(path: Path) -> str:
+    """Path as a YAML value that is text whatever it holds."""
+    import json
+
+    return json.dumps(str(path), ensure_ascii=False)
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove a run folder, and nothing that is not one."""
+    import shutil
+
+    from patch2tissue.errors import DataError
+
+    if not folder.exists():
+        return
+    if not (folder / "config.yaml").is_file():
+        raise DataError(
+            f"{folder}: is not a run folder (it has no config.yaml), so --fresh leaves it alone. Choose "
+            "another --out, or remove it yourself."
+        )
+    shutil.rmtree(folder)
+
+
+_ROWS = {
+    "pseudo_labels": {
+        "cam": "plain class activation map",
+        "last_epoch": "last epoch's attention",
+        "accumulated": "accumulated attention",
+        "refined": "final pseudo labels",
+    },
+    "test": {
+        "cam_pipeline": "trained on the plain map",
+        "cross_entropy_only": "without the two losses",
+        "full_method": "full method",
+        "full_supervision": "trained on masks (ceiling)",
+    },
+}
+_TITLES = {"pseudo_labels": "pseudo labels", "test": "test"}
+
+
+def _table(scores: dict[str, Any]) -> Table:
+    """Table of what scores.json holds, in the order of the method."""
+    from rich.table import Table
+
+    table = Table(
+        "", "", "MIoU", "95% interval", "Dice", "accuracy", title="Scores against masks", title_justify="left"
+    )
+    for part, rows in _ROWS.items():
+        title = _TITLES[part]
+        for key, label in rows.items():
+            values = scores.get(part, {}).get(key)
+            if values is None:
+                continue
+            low, high = values.get("ci95") or (None, None)
+            interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+            table.add_row(
+                title, label, f"{values['miou']:.3f}", interval, f"{values['dice']:.3f}", f"{values['acc']:.3f}"
+            )
+            title = ""
+        table.add_section()
+    return table

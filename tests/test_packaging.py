@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import patch2tissue
+from patch2tissue import builtin_recipes
+from patch2tissue.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+
+PUBLIC = {
+    "__version__",
+    "AttentionMemory",
+    "CRAANet",
+    "DenseEnergyLoss",
+    "PFSCNet",
+    "PixelContrastLoss",
+    "RunConfig",
+    "RunFolder",
+    "TissueSet",
+    "evaluate",
+    "load_config",
+    "load_tissue_set",
+    "predict",
+    "train",
+}
+
+
+def test_the_public_api_is_frozen() -> None:
+    assert set(patch2tissue.__all__) == PUBLIC
+    assert set(patch2tissue.__dir__()) >= PUBLIC
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_can_be_imported(name: str) -> None:
+    value = getattr(patch2tissue, name)
+    assert isinstance(value, str) or callable(value)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = patch2tissue.nonsense
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, patch2tissue; sys.exit(len({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_lock_holds_hashes_and_no_addresses() -> None:
+    assert "://" not in LOCK
+    entries = re.split(r"\n(?=\S)", LOCK)
+    pins = [entry for entry in entries if not entry.startswith("#")]
+    assert len(pins) > 50
+    assert all("==" in pin and "--hash=sha256:" in pin for pin in pins)
+    assert "/tmp" not in LOCK
+
+
+def locked(name: str) -> list[str]:
+    return re.findall(rf"^{re.escape(name.lower())}==([^ ]+)", LOCK, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"], *PROJECT["build-system"]["requires"]],
+)
+def test_the_lock_fits_the_declared_ranges(line: str) -> None:
+    requirement = Requirement(line)
+    versions = locked(requirement.name)
+    assert versions, f"{requirement.name} is not in requirements.lock; run `make lock`"
+    assert all(requirement.specifier.contains(version) for version in versions)
+
+
+def test_torch_and_torchvision_are_left_to_the_resolver_together() -> None:
+    pinned = [
+        line for line in PROJECT["project"]["dependencies"] if re.match(r"torch(vision)?\b", line) and "==" in line
+    ]
+    assert pinned == []
+
+
+def test_the_version_is_in_one_place() -> None:
+    assert "version" not in PROJECT["project"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", patch2tissue.__version__)
+    try:
+        installed = importlib.metadata.version("patch2tissue")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("patch2tissue is not installed here, only on the path")
+    assert installed == patch2tissue.__version__
+
+
+def test_recipes_of_an_installed_package_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages" / "patch2tissue"
+    (package / "recipes").mkdir(parents=True)
+    (package / "recipes" / "demo.yaml").touch()
+    monkeypatch.setattr(builtin_recipes, "__file__", str(package / "builtin_recipes.py"))
+    assert builtin_recipes.recipe("demo") == package / "recipes" / "demo.yaml"
+    with pytest.raises(ConfigError, match=r"no recipe 'other'.*: demo"):
+        builtin_recipes.recipe("other")
+
+
+def test_recipes_of_a_checkout_are_its_configs() -> None:
+    assert builtin_recipes.recipe_folder() == ROOT / "configs"
+
+
+def test_missing_recipes_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtin_recipes, "__file__", str(tmp_path / "a" / "b" / "builtin_recipes.py"))
+    with pytest.raises(ConfigError, match="install patch2tissue again"):
+        builtin_recipes.recipe("demo")
