@@ -76,10 +76,12 @@ def _create(config: EncoderConfig) -> nn.Module:
         hint = f" Similar names: {', '.join(similar)}." if similar else ""
         raise ConfigError(f"timm has no model '{config.name}'.{hint}")
     attempts: list[dict[str, Any]] = [
-        # convolutional networks: dilated to the output stride
+        # convolutional networks, dilated to the output stride; `getter` keeps timm's parameter names
+        {"output_stride": config.output_stride, "feature_cls": "getter"},
+        # families that only have their own feature class, such as MobileNetV3
         {"output_stride": config.output_stride},
         # vision transformers: their own patch grid, at any image size
-        {"dynamic_img_size": True},
+        {"dynamic_img_size": True, "feature_cls": "getter"},
     ]
     errors = []
     for extra in attempts:
@@ -88,7 +90,6 @@ def _create(config: EncoderConfig) -> nn.Module:
                 config.name,
                 pretrained=config.pretrained,
                 features_only=True,
-                feature_cls="getter",
                 **extra,
                 **options,
             )

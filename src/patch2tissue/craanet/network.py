@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,7 +104,7 @@ def load_craanet(folder: Path, device: torch.device | str = "cpu") -> CRAANet:
             temperatures=[float(t) for t in settings["temperatures"]],
             residual_weight=settings["residual_weight"],
         )
-        network.settings = json.loads(json.dumps(settings))
+        network.settings = {key: value for key, value in settings.items() if key != "kind"}
         return network
 
     return load_network_folder(folder, build, kind="CRAANet", device=device)

@@ -110,7 +110,8 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
         if self.confidences is not None:
             grey = read_image(self.confidences[index])[..., 0]
             arrays.append(place_on_canvas(grey, self.side, 0))
-        read = tuple(arrays)
+        # own, writable copies: torch shares their memory
+        read = tuple(np.array(array) for array in arrays)
         if self._cache is not None:
             self._cache[index] = read
         return read
@@ -150,7 +151,7 @@ class PlainPatches(Dataset[dict[str, Tensor]]):
         patch = self.patches[index]
         image = place_on_canvas(read_image(patch.path), self.side, 255)
         return {
-            "image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+            "image": torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(),
             "index": torch.tensor(index),
             "labels": torch.tensor(patch.labels or (), dtype=torch.float32),
         }

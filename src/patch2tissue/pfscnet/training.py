@@ -1,0 +1,265 @@
+"""Stage 2: training the segmentation network on pseudo labels.
+
+`L = L_ce + α·L_energy + β·L_pixel` (published form of the system; weights and warm-up are our reading). The last two
+join after a share of the epochs with cross-entropy alone, when predictions mean something.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from patch2tissue.config import PFSCNetConfig, RunConfig
+from patch2tissue.craanet.network import load_craanet
+from patch2tissue.data.datasets import TrainingPatches, canvas_size, training_loader
+from patch2tissue.data.patches import Patch
+from patch2tissue.errors import ConfigError
+from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, soft_filter
+from patch2tissue.pfscnet.label_correction import correct_labels
+from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
+from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss
+from patch2tissue.tissues import IGNORE_INDEX
+from patch2tissue.training import Batch, Stage, fit, is_finished
+
+log = logging.getLogger(__name__)
+
+Supervision = Literal["pseudo_labels", "masks"]
+
+
+class PFSCNetStage(Stage):
+    """Segmentation from pseudo labels with dense energy, pixel contrast and label correction.
+
+    Args:
+        network: the segmentation network.
+        config: stage configuration.
+        title: shown in progress bars.
+        tissues: number of tissues K.
+        validate: scores a network after every epoch; if given, the weights with the highest score are kept. This is
+            the explicit option `selection: validation_masks`, and is extra supervision.
+    """
+
+    def __init__(
+        self,
+        network: PFSCNet,
+        config: PFSCNetConfig,
+        title: str,
+        tissues: int,
+        validate: Callable[[PFSCNet], float] | None = None,
+    ) -> None:
+        self.network: PFSCNet = network
+        self.config = config
+        self.title = title
+        self.tissues = tissues
+        self.validate = validate
+        self.best = -1.0
+        self.best_weights: dict[str, Tensor] | None = None
+        energy = config.dense_energy
+        self.energy = DenseEnergyLoss(
+            sigma_rgb=energy.sigma_rgb,
+            sigma_xy=energy.sigma_xy,
+            grid=energy.grid,
+            rows="auto" if energy.rows is None else energy.rows,
+        )
+        contrast = config.contrast
+        self.contrast = PixelContrastLoss(
+            tissues,
+            contrast.dimensions,
+            temperature=contrast.temperature,
+            anchors=contrast.anchors,
+            bank=contrast.bank,
+            prototypes=contrast.prototypes,
+            momentum=contrast.momentum,
+            confidence=contrast.confidence,
+        )
+        self.average: AveragedModel | None = None
+        if config.weight_averaging > 0:
+            average = get_ema_multi_avg_fn(config.weight_averaging)
+            self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self.losses_start = int(config.losses_start * config.epochs)
+        self.correction_start = max(self.losses_start, int(config.correction.start * config.epochs))
+        self.counts = {"changed": 0, "labelled": 0}
+
+    def training_step(self, images: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """One step: cross-entropy, and after the warm-up dense energy, contrast and correction."""
+        output = self.network(images)
+        target = batch["target"].long()
+        confidence = batch["confidence"].float() / 255.0 if "confidence" in batch else None
+        probabilities = torch.softmax(output.logits, dim=1)
+        losses: dict[str, Tensor] = {}
+        started = epoch >= self.losses_start
+        contrasting = started and self.config.contrast.weight > 0
+        used = target
+        if contrasting and confidence is not None and epoch >= self.correction_start:
+            used = self._corrected(output.embedding, target, confidence, batch["labels"])
+        losses["loss_ce"] = self._cross_entropy(output.logits, used, confidence)
+        loss = losses["loss_ce"]
+        if started and self.config.dense_energy.weight > 0:
+            weights = soft_filter(probabilities, used) if self.config.dense_energy.soft_filter else None
+            losses["loss_energy"] = self.energy(images, probabilities, None, weights=weights)
+            loss = loss + self.config.dense_energy.weight * losses["loss_energy"]
+        if contrasting:
+            size = output.embedding.shape[-2:]
+            small_labels = F.interpolate(used[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+            small_probabilities = F.interpolate(probabilities.detach(), size=size, mode="area")
+            self.contrast.to(images.device)
+            losses["loss_contrast"] = self.contrast(
+                output.embedding, small_labels, small_probabilities, batch["index"]
+            )
+            loss = loss + self.config.contrast.weight * losses["loss_contrast"]
+            self.contrast.update(output.embedding, small_labels, small_probabilities, batch["index"])
+        return {"loss": loss, **losses}
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor, confidence: Tensor | None) -> Tensor:
+        """Mean cross-entropy over labelled pixels, weighted by confidence if asked for; zero if there is none."""
+        labelled = target != IGNORE_INDEX
+        each = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX, reduction="none")
+        weights = labelled.float()
+        if confidence is not None and self.config.confidence_weighting:
+            weights = weights * confidence
+        return (each * weights).sum() / weights.sum().clamp(min=1.0)
+
+    @torch.no_grad()
+    def _corrected(self, embedding: Tensor, target: Tensor, confidence: Tensor, labels: Tensor) -> Tensor:
+        correction = self.config.correction
+        if correction.mode == "off":
+            return target
+        corrected, changed = correct_labels(
+            target,
+            confidence,
+            embedding.detach(),
+            self.contrast.prototypes,
+            labels,
+            mode=correction.mode,
+            margin=correction.margin,
+            confidence_below=correction.confidence,
+        )
+        self.counts["changed"] += int(changed.sum())
+        self.counts["labelled"] += int((target != IGNORE_INDEX).sum())
+        return corrected
+
+    def after_optimiser_step(self) -> None:
+        """Average the weights."""
+        if self.average is not None:
+            self.average.to(next(self.network.parameters()).device)
+            self.average.update_parameters(self.network)
+
+    def final_network(self) -> PFSCNet:
+        """The network that would be kept now: averaged weights if they are averaged."""
+        return self.network if self.average is None else cast(PFSCNet, self.average.module)
+
+    def end_of_epoch(self, epoch: int) -> dict[str, float]:
+        """Share of labels changed by correction, and the validation score if that was asked for."""
+        values: dict[str, float] = {}
+        if self.counts["labelled"]:
+            values["labels_changed"] = self.counts["changed"] / self.counts["labelled"]
+        self.counts = {"changed": 0, "labelled": 0}
+        if self.validate is not None:
+            score = self.validate(self.final_network())
+            values["validation_miou"] = score
+            if score > self.best:
+                self.best = score
+                state = self.final_network().state_dict()
+                self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        return values
+
+    def state(self) -> dict[str, Any]:
+        """Averaged weights, prototypes, memory bank and the best validated weights."""
+        return {
+            "average": None if self.average is None else self.average.state_dict(),
+            "contrast": self.contrast.state_dict(),
+            "best": self.best,
+            "best_weights": self.best_weights,
+        }
+
+    def restore(self, state: dict[str, Any], checkpoint_folder: Path) -> None:
+        """Take back what `state` gave."""
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.contrast.load_state_dict(state["contrast"])
+        self.best, self.best_weights = state["best"], state["best_weights"]
+
+    def finish(self, folder: Path) -> None:
+        """Write the weights that inference uses."""
+        network = self.final_network()
+        if self.best_weights is not None:
+            network.load_state_dict(self.best_weights)
+        save_pfscnet(network, folder)
+
+
+def train_pfscnet(
+    config: RunConfig,
+    patches: Sequence[Patch],
+    targets: Sequence[Path],
+    folder: Path,
+    *,
+    title: str = "PFSCNet",
+    confidences: Sequence[Path] | None = None,
+    craanet: Path | None = None,
+    cross_entropy_only: bool = False,
+    validate: Callable[[PFSCNet], float] | None = None,
+) -> None:
+    """Train stage 2.
+
+    Args:
+        config: the run's configuration.
+        patches: training patches.
+        targets: one label map per patch: pseudo labels; or, only for the comparison that is asked for by name, masks.
+        folder: stage folder; gets weights and `metrics.csv`.
+        title: shown in progress bars.
+        confidences: one confidence picture per patch, None if the targets have none.
+        craanet: folder of the trained stage 1, whose encoder is the start if `pfscnet.init` is `craanet`.
+        cross_entropy_only: leave out dense energy, contrast and label correction.
+        validate: see `PFSCNetStage`.
+
+    Raises:
+        ConfigError, DataError, TrainingError: see `fit`.
+    """
+    if is_finished(folder):
+        return
+    torch.manual_seed(config.seed + 1)
+    tissues = config.tissue_set()
+    settings = config.pfscnet
+    if cross_entropy_only:
+        settings = settings.model_copy(
+            update={
+                "dense_energy": settings.dense_energy.model_copy(update={"weight": 0.0}),
+                "contrast": settings.contrast.model_copy(update={"weight": 0.0}),
+                "correction": settings.correction.model_copy(update={"mode": "off"}),
+            }
+        )
+    network = PFSCNet.from_config(config, len(tissues))
+    if settings.init == "craanet" and craanet is not None:
+        _start_from(network, craanet)
+    dataset = TrainingPatches(
+        patches,
+        tissues,
+        canvas_size(patches, config.data.patch_size),
+        seed=config.seed + 1,
+        stain=config.data.stain_jitter,
+        brightness=config.data.brightness_jitter,
+        cache=config.data.cache,
+        targets=targets,
+        confidences=confidences,
+    )
+    loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
+    stage = PFSCNetStage(network, settings, title, len(tissues), validate)
+    fit(stage, loader, settings, folder, seed=config.seed + 1, hardware=config.hardware)
+
+
+def _start_from(network: PFSCNet, craanet: Path) -> None:
+    """Copy the trained encoder of stage 1."""
+    trained = load_craanet(craanet).encoder.state_dict()
+    try:
+        network.encoder.load_state_dict(trained)
+    except RuntimeError:
+        raise ConfigError(
+            "pfscnet.encoder differs from craanet.encoder, so that pfscnet.init cannot be 'craanet'. Set pfscnet.init "
+            "to 'encoder', or leave pfscnet.encoder out."
+        ) from None

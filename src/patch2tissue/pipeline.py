@@ -1,0 +1,306 @@
+"""The whole method in order: data, CRAANet, pseudo labels, PFSCNet, and the comparisons that were asked for.
+
+Every step leaves its result in the run folder and is passed over when it is there, so a run that was stopped goes on
+where it was. Masks are opened only by what is named for it: `comparisons.full_supervision` and
+`selection: validation_masks`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from patch2tissue.atomic import write_text
+from patch2tissue.config import RegionSource, RunConfig, SyntheticSource, load_config
+from patch2tissue.craanet.accumulation import AttentionMemory
+from patch2tissue.craanet.network import load_craanet
+from patch2tissue.craanet.training import train_craanet
+from patch2tissue.data.datasets import canvas_size
+from patch2tissue.data.layouts import load_split
+from patch2tissue.data.patches import Patch
+from patch2tissue.data.regions import cut_regions
+from patch2tissue.data.synthetic import make_synthetic
+from patch2tissue.environment import write_environment
+from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.evaluation.scores import ConfusionMatrix
+from patch2tissue.pfscnet.network import PFSCNet
+from patch2tissue.pfscnet.training import train_pfscnet
+from patch2tissue.progress import console
+from patch2tissue.pseudo_labels.generate import generate_cam_labels, generate_pseudo_labels
+from patch2tissue.run_folder import RunFolder
+from patch2tissue.training import is_finished
+
+log = logging.getLogger(__name__)
+
+STAGES = ("craanet", "pseudo", "pfscnet")
+
+_FREE_SECTIONS = {"output", "hardware", "inference", "comparisons"}
+"""Parts of a configuration that may change when a run is resumed, since trained weights do not depend on them."""
+
+
+def run_training(
+    config: RunConfig, *, stages: Sequence[str] = STAGES, resume: bool = True, progress: bool = True
+) -> RunFolder:
+    """Train both stages on patch labels.
+
+    Args:
+        config: the whole run.
+        stages: which of `craanet`, `pseudo`, `pfscnet` to run, in this order.
+        resume: go on with what is in the run folder; otherwise it is emptied first.
+        progress: show what is going on.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError, DataError: for what the user can mend; TrainingError if training diverges.
+    """
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise ConfigError(f"Unknown stage '{unknown[0]}'. Stages are {', '.join(STAGES)}.")
+    run = RunFolder(Path(config.output))
+    if not resume:
+        remove_run(run)
+    _claim_folder(run, config)
+    prepare_data(config)
+    patches = training_patches(config)
+    say = console.print if progress else log.info
+    say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
+    side = canvas_size(patches, config.data.patch_size)
+    if "craanet" in stages:
+        train_craanet(config, patches, run.craanet)
+        if config.comparisons.cam:
+            train_craanet(config, patches, run.cam, plain_cam=True)
+    if "pseudo" in stages:
+        make_pseudo_labels(config, run, patches, side)
+    if "pfscnet" in stages:
+        _train_stage2(config, run, patches)
+    collect_curves(run)
+    return run
+
+
+def remove_run(run: RunFolder) -> None:
+    """Delete what a run wrote, and only if it is a run folder.
+
+    Raises:
+        DataError: if the folder holds something else.
+    """
+    if not run.path.exists() or not any(run.path.iterdir()):
+        return
+    if not run.config_file.is_file():
+        raise DataError(f"{run.path}: is not a run folder (no config.yaml), so it is not emptied. Choose another output.")
+    shutil.rmtree(run.path)
+
+
+def _claim_folder(run: RunFolder, config: RunConfig) -> None:
+    """Write config and environment; refuse a folder that holds a run with other settings."""
+    if run.config_file.is_file():
+        old = load_config(run.config_file).model_dump(mode="json")
+        new = config.model_dump(mode="json")
+        changed = _differences(old, new)
+        if changed:
+            raise ConfigError(
+                f"{run.path}: holds a run with other settings ({', '.join(changed[:6])}). Use --fresh to start again, or "
+                "another output folder."
+            )
+    elif run.path.is_dir() and any(run.path.iterdir()):
+        raise DataError(f"{run.path}: is not empty and not a run folder. Choose another output.")
+    try:
+        write_text(run.config_file, config.to_yaml())
+        write_environment(run.environment_file, config.seed)
+    except OSError as error:
+        raise DataError(f"{run.path}: cannot write the run folder: {error.strerror or error}.") from None
+
+
+def _differences(old: object, new: object, prefix: str = "") -> list[str]:
+    """Dotted names of fields that differ, outside the free sections."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(set(old) | set(new))
+        return [
+            difference
+            for name in names
+            if prefix or name not in _FREE_SECTIONS
+            for difference in _differences(old.get(name), new.get(name), f"{prefix}{name}.")
+        ]
+    return [] if old == new else [prefix.rstrip(".")]
+
+
+def prepare_data(config: RunConfig) -> None:
+    """Make the data folder from its source if it does not exist yet."""
+    source, target = config.data.source, Path(config.data.path)
+    if source is None or (target.is_dir() and any(target.iterdir())):
+        return
+    if isinstance(source, SyntheticSource):
+        console.print(f"making {source.train + source.val + source.test} synthetic patches in {target}")
+        make_synthetic(
+            target,
+            train=source.train,
+            val=source.val,
+            test=source.test,
+            size=source.size,
+            difficulty=source.difficulty,
+            seed=source.seed,
+        )
+    elif isinstance(source, RegionSource):
+        console.print(f"cutting labelled patches from {source.path} into {target}")
+        cut_regions(
+            Path(source.path),
+            target,
+            config.tissue_set(),
+            size=source.size,
+            stride=source.stride,
+            least_share=source.least_share,
+        )
+
+
+def training_patches(config: RunConfig) -> list[Patch]:
+    """Labelled training patches in the order used everywhere in a run.
+
+    Raises:
+        DataError: if there is none, or a tissue never occurs or occurs in every patch.
+    """
+    tissues = config.tissue_set()
+    patches = load_split(Path(config.data.path), "train", tissues, config.data.layout)
+    if not patches:
+        raise DataError(f"{Path(config.data.path) / 'train'}: holds no patches to train on.")
+    labels = np.array([patch.labels for patch in patches])
+    counts = labels.sum(axis=0)
+    for tissue, count in zip(tissues.names, counts, strict=True):
+        if count == 0:
+            raise DataError(
+                f"{config.data.path}: no training patch is labelled '{tissue}', so it cannot be learned. Add such "
+                "patches, or use a tissue set without it."
+            )
+        if count == len(patches):
+            log.warning(
+                "every training patch is labelled '%s': the classifier cannot learn where it is from labels that never "
+                "differ",
+                tissue,
+            )
+    return patches
+
+
+def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
+    """Write pseudo labels from the trained stage 1, and those of plain CAM if it was asked for."""
+    if not is_finished(run.craanet):
+        raise DataError(f"{run.craanet}: stage craanet is not trained yet. Run `patch2tissue train` without --stage.")
+    tissues = config.tissue_set()
+    if not (run.pseudo_labels / "manifest.csv").is_file():
+        torch.manual_seed(config.seed)
+        generate_pseudo_labels(
+            patches,
+            tissues,
+            load_craanet(run.craanet),
+            AttentionMemory(run.craanet / "attention_memory"),
+            run.pseudo_labels,
+            side=side,
+            config=config.pseudo_labels,
+            form=config.craanet.accumulation.form,
+            hardware=config.hardware,
+        )
+    if config.comparisons.cam and is_finished(run.cam):
+        generate_cam_labels(
+            patches, tissues, load_craanet(run.cam), run.pseudo_labels, side=side, hardware=config.hardware
+        )
+
+
+def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch]) -> None:
+    if not (run.pseudo_labels / "manifest.csv").is_file():
+        raise DataError(f"{run.pseudo_labels}: there are no pseudo labels yet. Run `patch2tissue train` without --stage.")
+    masks = [run.pseudo_labels / "masks" / f"{patch.name}.png" for patch in patches]
+    confidences = [run.pseudo_labels / "confidence" / f"{patch.name}.png" for patch in patches]
+    validate = _validation(config) if config.selection == "validation_masks" else None
+    train_pfscnet(
+        config, patches, masks, run.pfscnet, confidences=confidences, craanet=run.craanet, validate=validate
+    )
+    if config.comparisons.cross_entropy_only:
+        train_pfscnet(
+            config,
+            patches,
+            masks,
+            run.comparison("cross_entropy_only"),
+            title="cross-entropy only",
+            confidences=confidences,
+            craanet=run.craanet,
+            cross_entropy_only=True,
+        )
+    if config.comparisons.cam:
+        train_pfscnet(
+            config,
+            patches,
+            [run.pseudo_labels / "variants" / "cam" / f"{patch.name}.png" for patch in patches],
+            run.comparison("cam_pipeline"),
+            title="CAM pipeline",
+            craanet=run.cam,
+            cross_entropy_only=True,
+        )
+    if config.comparisons.full_supervision:
+        unmasked = [patch.name for patch in patches if patch.mask is None]
+        if unmasked:
+            raise DataError(
+                f"{config.data.path}: comparisons.full_supervision needs a mask for every training patch; "
+                f"{len(unmasked)} have none, first {unmasked[0]}."
+            )
+        log.warning("full supervision reads the masks of train, as comparisons.full_supervision asks for")
+        train_pfscnet(
+            config,
+            patches,
+            [patch.mask for patch in patches if patch.mask is not None],
+            run.comparison("full_supervision"),
+            title="full supervision",
+            craanet=run.craanet,
+            cross_entropy_only=True,
+        )
+
+
+def _validation(config: RunConfig) -> Callable[[PFSCNet], float]:
+    """Score on the masks of val, for `selection: validation_masks`."""
+    from patch2tissue.data.images import read_image, read_mask
+    from patch2tissue.inference.tiling import predict_tiled
+
+    tissues = config.tissue_set()
+    patches = [p for p in load_split(Path(config.data.path), "val", tissues, config.data.layout) if p.mask is not None]
+    if not patches:
+        raise DataError(f"{config.data.path}: selection is validation_masks, but val/mask holds no masks.")
+
+    def score(network: PFSCNet) -> float:
+        training = network.training
+        network.eval()
+        device = next(network.parameters()).device
+        confusion = ConfusionMatrix(len(tissues))
+        for patch in patches:
+            assert patch.mask is not None
+            probabilities = predict_tiled(
+                lambda images: network(images).logits.softmax(dim=1),
+                read_image(patch.path),
+                tile=config.inference.tile,
+                overlap=config.inference.overlap,
+                batch_size=config.inference.batch_size,
+                device=device,
+            )
+            confusion.update(np.asarray(probabilities).argmax(axis=0).astype(np.uint8), read_mask(patch.mask, tissues))
+        network.train(training)
+        return float(confusion.scores()["miou"])
+
+    return score
+
+
+def collect_curves(run: RunFolder) -> None:
+    """Gather the curves of all stages in `metrics.csv`: stage, epoch, name, value."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["stage", "epoch", "name", "value"])
+    folders = [run.craanet, run.pfscnet, *sorted((run.path / "comparisons").glob("*"))]
+    for folder in folders:
+        if (folder / "metrics.csv").is_file():
+            rows = list(csv.reader(io.StringIO((folder / "metrics.csv").read_text(encoding="utf-8"))))[1:]
+            writer.writerows([folder.name, *row] for row in rows)
+    write_text(run.metrics_file, buffer.getvalue())
+

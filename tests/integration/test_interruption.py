@@ -1,0 +1,89 @@
+"""A run that is killed ends, after resuming, with the same weights, memory and labels as one left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from conftest import RECIPES, TINY
+from safetensors.torch import load_file
+
+from patch2tissue.config import load_config
+from patch2tissue.craanet import training as craanet_training
+from patch2tissue.pfscnet import training as pfscnet_training
+from patch2tissue.pipeline import run_training
+from patch2tissue.run_folder import RunFolder
+from patch2tissue.training import Stage
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at this very place."""
+
+
+def _same(one: RunFolder, two: RunFolder) -> None:
+    for first, second in ((one.craanet, two.craanet), (one.pfscnet, two.pfscnet)):
+        a, b = load_file(first / "weights.safetensors"), load_file(second / "weights.safetensors")
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    for name in ("maps.npy", "counts.npy"):
+        a, b = (np.load(run.craanet / "attention_memory" / name) for run in (one, two))
+        assert np.array_equal(a, b)
+    histories = [np.load(run.craanet / "attention_history.npz") for run in (one, two)]
+    assert all(np.array_equal(histories[0][key], histories[1][key]) for key in histories[0].files)
+    masks = sorted((one.pseudo_labels / "masks").iterdir())
+    assert masks and all(m.read_bytes() == (two.pseudo_labels / "masks" / m.name).read_bytes() for m in masks)
+
+
+def test_killed_inside_any_stage(tmp_path: Path, fabricate: Callable[..., Path], monkeypatch: object) -> None:
+    import pytest
+
+    assert isinstance(monkeypatch, pytest.MonkeyPatch)
+    data = fabricate(tmp_path / "data", "bcss-wsss")
+
+    def config(name: str) -> object:
+        return load_config(RECIPES / "bcss-wsss.yaml", [f"output={tmp_path / name}", f"data.path={data}", *TINY])
+
+    whole = run_training(config("whole"))  # type: ignore[arg-type]
+
+    def dies_at(kind: type[Stage], step: int) -> None:
+        original, calls = kind.training_step, [0]
+
+        def step_or_die(self: Stage, *arguments: object) -> object:
+            calls[0] += 1
+            if calls[0] == step:
+                raise Killed
+            return original(self, *arguments)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(kind, "training_step", step_or_die)
+            run_training(config("broken"))  # type: ignore[arg-type]
+
+    # 12 patches in batches of 4: three steps an epoch; steps count anew in every process
+    dies_at(craanet_training.CRAANetStage, 2)  # in the first epoch: nothing to resume from
+    dies_at(craanet_training.CRAANetStage, 5)  # in the second, before accumulation starts
+    dies_at(craanet_training.CRAANetStage, 6)  # in the last one, with half of the memory overlaid
+    dies_at(pfscnet_training.PFSCNetStage, 5)
+    dies_at(pfscnet_training.PFSCNetStage, 5)  # with prototypes, bank and averaged weights on their way
+    _same(whole, run_training(config("broken")))  # type: ignore[arg-type]
+
+
+def test_kill_9_at_moments_nobody_chose(tmp_path: Path, fabricate: Callable[..., Path]) -> None:
+    data = fabricate(tmp_path / "data", "bcss-wsss")
+
+    def command(name: str) -> list[str]:
+        overrides = [f"output={tmp_path / name}", f"data.path={data}", *TINY]
+        arguments = [part for override in overrides for part in ("--set", override)]
+        return [sys.executable, "-m", "patch2tissue", "train", str(RECIPES / "bcss-wsss.yaml"), *arguments]
+
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    for seconds in (5.0, 7.0):
+        process = subprocess.Popen(command("broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+    subprocess.run(command("broken"), check=True, capture_output=True)
+    _same(RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken"))

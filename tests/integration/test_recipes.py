@@ -1,0 +1,114 @@
+"""Fabricated miniatures of the public data sets, trained by the published recipes with only size and epochs changed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import RECIPES, TINY
+from PIL import Image
+
+from patch2tissue.config import load_config
+from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.pipeline import run_training
+from patch2tissue.run_folder import RunFolder
+
+_opened: list[str] = []
+_watching = False
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if _watching and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+        _opened.append(os.fsdecode(arguments[0]))
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.mark.parametrize("recipe", ["luad-histoseg", "bcss-wsss"])
+def test_miniature_trains_by_its_recipe_and_never_opens_a_mask(
+    recipe: str, tmp_path: Path, fabricate: Callable[..., Path]
+) -> None:
+    global _watching
+    data = fabricate(tmp_path / "data", recipe)
+    for mask in data.rglob("mask/*.png"):
+        mask.write_bytes(b"nobody may read this")
+        mask.chmod(0)
+    overrides = [f"output={tmp_path / 'run'}", f"data.path={data}", *TINY]
+    config = load_config(RECIPES / f"{recipe}.yaml", overrides)
+    _opened.clear()
+    _watching = True
+    try:
+        run = run_training(config)
+    finally:
+        _watching = False
+    assert any(str(data / "train") in path for path in _opened), "the watch itself must see files"
+    assert not [path for path in _opened if f"{os.sep}mask{os.sep}" in path and str(data) in path]
+    _check_run(run, tissues=4, patches=12)
+
+
+def _check_run(run: RunFolder, tissues: int, patches: int) -> None:
+    assert load_config(run.config_file).output == run.path
+    assert json.loads(run.environment_file.read_text())["versions"]["torch"]
+    for stage in (run.craanet, run.pfscnet):
+        assert (stage / "weights.safetensors").is_file() and (stage / "network.json").is_file()
+        assert not (stage / "checkpoint").exists()
+    names = {row["name"] for row in csv.DictReader((run.craanet / "metrics.csv").open())}
+    assert {"loss", "label_f1", "learning_rate"} <= names
+    names = {row["name"] for row in csv.DictReader((run.pfscnet / "metrics.csv").open())}
+    assert {"loss", "loss_ce", "loss_energy", "loss_contrast"} <= names
+    rows = list(csv.DictReader((run.pseudo_labels / "manifest.csv").open()))
+    assert len(rows) == patches
+    for row in rows:
+        mask = Image.open(run.pseudo_labels / row["mask"])
+        assert mask.mode == "P"
+        labels = row["name"][row["name"].index("[") + 1 : -1].replace(" ", "")
+        present = {k for k in range(tissues) if labels[k] == "1"}
+        assert set(np.unique(np.asarray(mask)).tolist()) <= present | {255}, "a tissue that is absent has no label"
+    history = np.load(run.craanet / "attention_history.npz")
+    assert history["accumulated"].shape[0] == 3
+    assert list((run.craanet / "tensorboard").rglob("events*"))
+
+
+def test_second_call_does_nothing_and_other_settings_are_refused(
+    tmp_path: Path, fabricate: Callable[..., Path]
+) -> None:
+    data = fabricate(tmp_path / "data", "wsss4luad")
+    common = [f"output={tmp_path / 'run'}", f"data.path={data}", "data.layout=wsss4luad", "tissues=wsss4luad", *TINY]
+    config = load_config(RECIPES / "luad-histoseg.yaml", common)
+    run = run_training(config)
+    weights = run.pfscnet / "weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    run_training(config)
+    assert weights.stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match=r"craanet\.epochs"):
+        run_training(load_config(RECIPES / "luad-histoseg.yaml", [*common, "craanet.epochs=4"]))
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path, fabricate: Callable[..., Path]) -> None:
+    data = fabricate(tmp_path / "data", "bcss-wsss")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    config = load_config(
+        RECIPES / "bcss-wsss.yaml", [f"output={tmp_path / 'precious'}", f"data.path={data}", *TINY]
+    )
+    for resume in (True, False):
+        with pytest.raises(DataError, match="Choose another output"):
+            run_training(config, resume=resume)
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_tissue_that_never_occurs_is_named(tmp_path: Path, fabricate: Callable[..., Path]) -> None:
+    data = fabricate(tmp_path / "data", "bcss-wsss")
+    for patch in (data / "train").glob("*.png"):
+        if patch.stem.endswith("1]"):
+            patch.unlink()
+    config = load_config(RECIPES / "bcss-wsss.yaml", [f"output={tmp_path / 'run'}", f"data.path={data}", *TINY])
+    with pytest.raises(DataError, match="necrosis"):
+        run_training(config)
