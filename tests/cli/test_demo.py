@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from patch2tissue.cli.app import app
-from patch2tissue.errors import DataError
 from patch2tissue.run_folder import RunFolder
 
 VALUES = {"miou": 0.8123, "fwiou": 0.8, "acc": 0.9, "dice": 0.88, "ci95": [0.79, 0.83], "iou": {}}
@@ -21,8 +20,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stand-ins for training, scoring and the report that note what they were called with."""
     called: list[Any] = []
 
-    def run_training(config: Any) -> RunFolder:
-        called.append(config)
+    def run_training(config: Any, **options: bool) -> RunFolder:
+        called.extend((config, options))
         run = RunFolder(config.output)
         run.path.mkdir(parents=True, exist_ok=True)
         run.config_file.write_text(config.to_yaml(), encoding="utf-8")
@@ -60,7 +59,7 @@ def test_trains_scores_and_reports(tmp_path: Path, config_file: Path, steps: lis
         app, ["demo", "--config", str(config_file), "--out", str(out), "--set", "craanet.epochs=3"]
     )
     assert result.exit_code == 0, result.output
-    config, *rest = steps
+    config, _, *rest = steps
     assert config.output == out
     assert config.craanet.epochs == 3
     assert rest == ["score", "report"]
@@ -69,25 +68,13 @@ def test_trains_scores_and_reports(tmp_path: Path, config_file: Path, steps: lis
     assert "report.html" in result.stdout
 
 
-def test_fresh_removes_an_earlier_run(tmp_path: Path, config_file: Path, steps: list[Any]) -> None:
-    out = tmp_path / "run"
-    arguments = ["demo", "--config", str(config_file), "--out", str(out)]
-    CliRunner().invoke(app, arguments)
-    (out / "old").write_text("old")
-    CliRunner().invoke(app, arguments)
-    assert (out / "old").exists()
-    assert CliRunner().invoke(app, [*arguments, "--fresh"]).exit_code == 0
-    assert not (out / "old").exists()
-
-
-def test_fresh_leaves_other_folders_alone(tmp_path: Path, config_file: Path, steps: list[Any]) -> None:
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.txt").write_text("all of it")
-    result = CliRunner().invoke(app, ["demo", "--config", str(config_file), "--out", str(precious), "--fresh"])
-    assert isinstance(result.exception, DataError)
-    assert (precious / "thesis.txt").exists()
-    assert steps == []
+@pytest.mark.parametrize("fresh", [False, True])
+def test_goes_on_with_an_earlier_run_unless_fresh(
+    tmp_path: Path, config_file: Path, steps: list[Any], fresh: bool
+) -> None:
+    arguments = ["demo", "--config", str(config_file), "--out", str(tmp_path / "run"), *(["--fresh"] if fresh else [])]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert steps[1] == {"resume": not fresh}
 
 
 def test_the_demo_recipe_is_a_valid_configuration() -> None:

@@ -20,7 +20,8 @@ def demo(
         list[str] | None, typer.Option("--set", help="Change a setting, for example --set craanet.epochs=3.")
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Remove an earlier demo run first instead of going on with it.")
+        bool,
+        typer.Option("--fresh", help="Delete an earlier run in the same folder first instead of going on with it."),
     ] = False,
 ) -> None:
     """See the whole method at work on synthetic tissue, from patch labels to a report with pictures and scores.
@@ -38,15 +39,13 @@ def demo(
     from patch2tissue.progress import console as messages
 
     run_config = load_config(config or recipe("demo"), [*(settings or []), f"output={_quoted(out)}"])
-    if fresh:
-        _remove_run(out)
 
     from patch2tissue.evaluation.run_scores import score_run
     from patch2tissue.pipeline import run_training
     from patch2tissue.report.build import build_report
 
     begin = time.monotonic()
-    run = run_training(run_config)
+    run = run_training(run_config, resume=not fresh)
     scores = score_run(run)
     with messages.status("Writing the report ..."):
         page = build_report(run)
@@ -61,22 +60,6 @@ def _quoted(path: Path) -> str:
     import json
 
     return json.dumps(str(path), ensure_ascii=False)
-
-
-def _remove_run(folder: Path) -> None:
-    """Remove a run folder, and nothing that is not one."""
-    import shutil
-
-    from patch2tissue.errors import DataError
-
-    if not folder.exists():
-        return
-    if not (folder / "config.yaml").is_file():
-        raise DataError(
-            f"{folder}: is not a run folder (it has no config.yaml), so --fresh leaves it alone. Choose "
-            "another --out, or remove it yourself."
-        )
-    shutil.rmtree(folder)
 
 
 _ROWS = {
