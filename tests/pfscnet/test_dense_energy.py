@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from patch2tissue.gaussian_kernel import full_precision, grid_size
-from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, dense_energy, sample_rows, soft_filter
+from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, dense_energy, soft_filter
 
 
 def slow_energy(images, probabilities, valid, weights, sigma_rgb, sigma_xy):
@@ -83,6 +83,18 @@ def test_undecided_is_one_minus_one_over_tissues():
     assert dense_energy(images, flat, valid, rows=9).item() == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("shape", [(9, 7), (1, 12), (12, 1), (1, 1)])
+def test_all_displacements_are_the_exact_sum(shape):
+    images, probabilities, valid, weights = example(height=shape[0], width=shape[1])
+    results = []
+    for displacements in (None, 10**6):
+        p = probabilities.clone().requires_grad_()
+        value = dense_energy(images, p, valid, weights=weights, sigma_xy=4, displacements=displacements)
+        value.backward()
+        results.append((value.detach(), p.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
 def half_and_half(difference, size=16):
     images = torch.full((1, 3, size, size), 0.5, dtype=torch.float64)
     images[..., size // 2 :] += difference / 255
@@ -140,12 +152,12 @@ def test_invalid_pixels_neither_count_nor_learn():
     images, probabilities, valid, _ = example(height=12, width=12)
     valid[:, 2:9, 3:6] = 0  # partly covers cells of the 4 by 4 grid
     invalid = (valid == 0)[:, None]
-    for rows in (None, 6):
+    for sample in ({}, {"rows": 6}, {"displacements": 5}):
         results = []
         for change in (0.0, 0.3):
             p = (probabilities + change * torch.rand_like(probabilities) * invalid).requires_grad_()
             x = (images + change * torch.rand_like(images) * invalid).clamp(0, 1)
-            value = dense_energy(x, p, valid, grid=4, rows=rows, generator=torch.Generator().manual_seed(1))
+            value = dense_energy(x, p, valid, grid=4, **sample, generator=torch.Generator().manual_seed(1))
             value.backward()
             assert (p.grad * invalid).abs().max() == 0
             results.append((value.detach(), p.grad))
@@ -181,7 +193,8 @@ def test_grids_are_comparable():
     assert dense_energy(images, probabilities, grid=16).item() == pytest.approx(fine.item(), rel=0.1)
 
 
-def test_sampled_form_is_unbiased():
+@pytest.mark.parametrize("sample, draws", [({"rows": 20}, 1500), ({"displacements": 6}, 700)])
+def test_sampled_form_is_unbiased(sample, draws):
     images, probabilities, valid, weights = example(height=12, width=10)
     p = probabilities.clone().requires_grad_()
     options = {"weights": weights, "sigma_rgb": 40, "sigma_xy": 3, "normalise": False}
@@ -189,9 +202,9 @@ def test_sampled_form_is_unbiased():
     exact.backward()
     values, gradients = [], []
     generator = torch.Generator().manual_seed(0)
-    for _ in range(1500):
+    for _ in range(draws):
         q = probabilities.clone().requires_grad_()
-        value = dense_energy(images, q, valid, rows=20, generator=generator, **options)
+        value = dense_energy(images, q, valid, generator=generator, **sample, **options)
         value.backward()
         values.append(value.detach())
         gradients.append(q.grad)
@@ -202,25 +215,10 @@ def test_sampled_form_is_unbiased():
     assert (gradient.mean(0) - p.grad).norm() < 0.03 * p.grad.norm()
 
 
-@given(height=st.integers(1, 30), width=st.integers(1, 30), share=st.floats(0.01, 0.9), seed=st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
-def test_sampled_rows_are_distinct_and_inside(height, width, share, seed):
-    count = max(1, int(share * height * width))
-    rows = sample_rows(3, (height, width), count, torch.device("cpu"), torch.Generator().manual_seed(seed))
-    assert 1 <= rows.shape[1] <= count
-    assert rows.min() >= 0 and rows.max() < height * width
-    assert all(len(set(one.tolist())) == rows.shape[1] for one in rows)
-
-
-def test_sampled_rows_have_equal_chance():
-    rows = sample_rows(20000, (7, 5), 8, torch.device("cpu"), torch.Generator().manual_seed(0))
-    share = torch.bincount(rows.flatten(), minlength=35) / 20000
-    assert (share - rows.shape[1] / 35).abs().max() < 0.015
-
-
-def test_generator_decides_the_rows():
+@pytest.mark.parametrize("sample", [{"rows": 10}, {"displacements": 5}])
+def test_generator_decides_the_sample(sample):
     images, probabilities, valid, _ = example(height=12, width=12)
-    loss = DenseEnergyLoss(rows=10)
+    loss = DenseEnergyLoss(**sample)
     first, again, other = (
         loss(images, probabilities, valid, generator=torch.Generator().manual_seed(s)).item() for s in (1, 1, 2)
     )
@@ -281,6 +279,8 @@ def test_images_and_weights_are_constants():
         ({"weights": torch.ones(2, 1, 4, 5)}, "weights must be"),
         ({"sigma_rgb": 0.0}, "positive"),
         ({"rows": 0}, "rows"),
+        ({"displacements": 0}, "displacements"),
+        ({"rows": 5, "displacements": 5}, "not both"),
     ],
 )
 def test_bad_input_is_named(change, words):
@@ -289,11 +289,11 @@ def test_bad_input_is_named(change, words):
         dense_energy(**{"images": images, "probabilities": probabilities, "valid": valid, **change})
 
 
-def test_rows_auto_is_sampled_on_a_cpu():
+def test_rows_auto_samples_displacements_on_a_cpu():
     images, probabilities, valid, _ = example(height=24, width=24, dtype=torch.float32)
     generators = [torch.Generator().manual_seed(5) for _ in range(2)]
     assert dense_energy(images, probabilities, valid, rows="auto", generator=generators[0]) == dense_energy(
-        images, probabilities, valid, rows=256, generator=generators[1]
+        images, probabilities, valid, displacements=48, generator=generators[1]
     )
 
 

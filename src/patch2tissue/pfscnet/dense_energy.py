@@ -5,12 +5,14 @@ place (`patch2tissue.gaussian_kernel`) and a weight s per pixel. G and s are con
 only. The loss is `E / Σ_{i≠j} G(i,j) v_i v_j` over the batch [our reading], with v = 1 for a valid pixel: the mean
 disagreement of like pairs of valid pixels, between 0 and 1. So it hardly depends on the batch size, the grid or σ, and
 fades as the soft filter s fades. A weight of 0.1 to 1 beside cross-entropy is of the right order without the soft
-filter; with it, pairs count by the product of two filters, and larger weights keep the balance. (The reference
-implementation's 1e-7 on the unnormalised sum is of the order of 10 here.)
+filter; with it, pairs count by the product of two filters, and larger weights keep the balance: the references' 1e-7
+on the unnormalised sum, with the soft filter, is of the order of 10 here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,50 +23,18 @@ from patch2tissue.gaussian_kernel import (
     PixelFeatures,
     at_least_float32,
     filter_all,
-    filter_some,
     full_precision,
     grid_size,
     masked_resize,
     pixel_features,
     resize,
 )
+from patch2tissue.pfscnet.sampled_kernel import filter_displaced, filter_some, sample_displacements, sample_rows
 from patch2tissue.tissues import IGNORE_INDEX
 
 Rows = int | Literal["auto"] | None
-ROWS_ON_CPU = 256
-"""Rows sampled by rows="auto" on a CPU, where the exact kernel is too slow for training."""
-
-
-def sample_rows(
-    batch: int, size: tuple[int, int], count: int, device: torch.device, generator: torch.Generator | None = None
-) -> Tensor:
-    """Choose pixels of a grid so that each has the same chance: a lattice at a random offset, per image.
-
-    A lattice covers every neighbourhood of the Gaussian evenly, so the estimate varies far less than with
-    independently drawn pixels, and stays unbiased because only the offset is random.
-
-    Args:
-        batch: images B.
-        size: grid height h and width w.
-        count: rows wanted; the lattice holds at most as many.
-        device: where the result lives.
-        generator: source of randomness (on the CPU), None for torch's global one.
-
-    Returns:
-        Flat indices [B, n] (long) without repeats, 1 ≤ n ≤ count.
-
-    >>> sample_rows(2, (8, 8), 16, torch.device("cpu")).shape
-    torch.Size([2, 16])
-    """
-    height, width = size
-    down = max(1, min(height, count, round((count * height / width) ** 0.5)))
-    across = max(1, min(width, count // down))
-    down = max(1, min(height, count // across))
-    offset = torch.rand(2, batch, 1, generator=generator, dtype=torch.float64)
-    y = ((torch.arange(down) + offset[0]) * (height / down)).long().clamp_(max=height - 1)
-    x = ((torch.arange(across) + offset[1]) * (width / across)).long().clamp_(max=width - 1)
-    rows: Tensor = (y[:, :, None] * width + x[:, None, :]).flatten(1).to(device)
-    return rows
+DISPLACEMENTS_ON_CPU = 48
+"""Displacements that rows="auto" samples on a CPU, where the exact kernel is too slow for training."""
 
 
 class _Energy(torch.autograd.Function):
@@ -79,11 +49,15 @@ class _Energy(torch.autograd.Function):
         features: PixelFeatures,
         rows: Tensor | None,
         block: int | None,
+        smooth: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Return E and Σ G v v for probabilities [B, N, K], weights [B, N, 1] and valid [B, N, 1]."""
+        """Return E and Σ G v v for probabilities [B, N, K], weights [B, N, 1] and valid [B, N, 1].
+
+        `smooth` gives G · values or an estimate; with `rows` only these rows are evaluated instead.
+        """
         values = torch.cat([weights * probabilities, weights, valid], dim=2)
         if rows is None:
-            filtered, scale = filter_all(features, values, block), 1.0
+            filtered, scale = smooth(values), 1.0
             own, own_weights, own_valid = probabilities, weights, valid
             agree, mass, valid_mass = filtered[..., :-2], filtered[..., -2:-1], filtered[..., -1:]
             gradient = weights * (mass - 2 * agree)
@@ -108,7 +82,7 @@ class _Energy(torch.autograd.Function):
     def backward(ctx: Any, grad_energy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradient that forward kept."""
         (gradient,) = ctx.saved_tensors
-        return grad_energy * gradient, None, None, None, None, None
+        return grad_energy * gradient, None, None, None, None, None, None
 
 
 def _check(images: Tensor, probabilities: Tensor, valid: Tensor | None, weights: Tensor | None) -> None:
@@ -127,13 +101,16 @@ def _check(images: Tensor, probabilities: Tensor, valid: Tensor | None, weights:
             raise ValueError(f"{name} must be [B, H, W] = {expected} as the images are, got {list(given.shape)}")
 
 
-def _row_count(rows: Rows, device: torch.device, pixels: int) -> int | None:
-    count = (ROWS_ON_CPU if device.type == "cpu" else None) if rows == "auto" else rows
-    if count is None or count >= pixels:
-        return None
-    if count < 1:
-        raise ValueError(f"rows must be at least 1, got {count}")
-    return count
+def _sampling(rows: Rows, displacements: int | None, device: torch.device) -> tuple[int | None, int | None]:
+    """Numbers of rows and of displacements to sample; None for both is the exact sum."""
+    if rows == "auto":
+        on_cpu = DISPLACEMENTS_ON_CPU if device.type == "cpu" else None
+        return None, on_cpu if displacements is None else displacements
+    if rows is not None and displacements is not None:
+        raise ValueError("give rows or displacements, not both")
+    if (rows is not None and rows < 1) or (displacements is not None and displacements < 1):
+        raise ValueError(f"rows and displacements must be at least 1, got {rows} and {displacements}")
+    return rows, displacements
 
 
 def dense_energy(
@@ -146,6 +123,7 @@ def dense_energy(
     sigma_xy: float = 20.0,
     grid: int = 56,
     rows: Rows = None,
+    displacements: int | None = None,
     block: int | None = None,
     normalise: bool = True,
     generator: torch.Generator | None = None,
@@ -163,12 +141,14 @@ def dense_energy(
         sigma_rgb: colour scale in grey levels of 255.
         sigma_xy: distance scale in pixels of the image (it shrinks with the grid).
         grid: longest side of the grid on which the kernel is evaluated; smaller images keep their size.
-        rows: None for the exact sum; a number of sampled rows for an unbiased estimate of the sum and its gradient
-            (normalised by an estimate from the same rows, which leaves a bias of the order of 1 / rows); "auto" for
-            exact on accelerators and 256 rows on a CPU.
+        rows: None for the exact sum; a number of sampled kernel rows for an estimate; "auto" for exact on accelerators
+            and 48 displacements on a CPU.
+        displacements: number of sampled steps between pixels, the better estimate (`pfscnet.sampled_kernel`). Both
+            estimates of the sum and of its gradient are unbiased; the normaliser is estimated from the same sample,
+            which leaves a bias of the loss far below a percent.
         block: kernel rows held in memory at once, None to choose by the device.
         normalise: divide by Σ G v v; otherwise the plain sum is returned.
-        generator: CPU generator for the row choice, None for torch's global one.
+        generator: CPU generator for the sample, None for torch's global one.
 
     Returns:
         Scalar, in 0..1 if normalised.
@@ -200,12 +180,18 @@ def dense_energy(
             features = pixel_features(small, sigma_rgb, sigma_xy, (height, width))
             flat_weight, flat_valid = (resize(x, size).flatten(2).mT.contiguous() for x in (weight, share))
             at_prediction = resize(mask, (probabilities.shape[-2], probabilities.shape[-1]))
-            count = _row_count(rows, probabilities.device, size[0] * size[1])
-            chosen = (
-                None if count is None else sample_rows(images.shape[0], size, count, probabilities.device, generator)
-            )
+            row_count, steps = _sampling(rows, displacements, probabilities.device)
+            chosen: Tensor | None = None
+            smooth: Callable[[Tensor], Tensor] = partial(filter_all, features, block=block)
+            if row_count is not None and row_count < size[0] * size[1]:
+                chosen = sample_rows(images.shape[0], size, row_count, probabilities.device, generator)
+            elif steps is not None:
+                spacing = (height / size[0] / sigma_xy, width / size[1] / sigma_xy)
+                smooth = partial(
+                    filter_displaced, features, size, sample_displacements(size, spacing, steps, generator)
+                )
         flat = masked_resize(probabilities, at_prediction, size)[0].flatten(2).mT.contiguous()
-        energy, normaliser = _Energy.apply(flat, flat_weight, flat_valid, features, chosen, block)
+        energy, normaliser = _Energy.apply(flat, flat_weight, flat_valid, features, chosen, block, smooth)
         tiny = torch.finfo(energy.dtype).tiny
         result: Tensor = energy / normaliser.clamp(min=tiny) if normalise else energy
         return result
@@ -255,10 +241,12 @@ class DenseEnergyLoss(nn.Module):
         sigma_xy: float = 20.0,
         grid: int = 56,
         rows: Rows = None,
+        displacements: int | None = None,
         block: int | None = None,
     ) -> None:
         super().__init__()
-        self.sigma_rgb, self.sigma_xy, self.grid, self.rows, self.block = sigma_rgb, sigma_xy, grid, rows, block
+        self.sigma_rgb, self.sigma_xy, self.grid = sigma_rgb, sigma_xy, grid
+        self.rows, self.displacements, self.block = rows, displacements, block
 
     def forward(
         self,
@@ -278,10 +266,12 @@ class DenseEnergyLoss(nn.Module):
             sigma_xy=self.sigma_xy,
             grid=self.grid,
             rows=self.rows,
+            displacements=self.displacements,
             block=self.block,
             generator=generator,
         )
 
     def extra_repr(self) -> str:
         """Settings shown by print."""
-        return f"sigma_rgb={self.sigma_rgb}, sigma_xy={self.sigma_xy}, grid={self.grid}, rows={self.rows}"
+        sample = f"rows={self.rows}, displacements={self.displacements}"
+        return f"sigma_rgb={self.sigma_rgb}, sigma_xy={self.sigma_xy}, grid={self.grid}, {sample}"
