@@ -41,12 +41,12 @@ types: $(STAMP)  ## mypy --strict on the package
 	@$(BIN)/mypy
 
 bench: $(STAMP)  ## run every benchmark; results go to benchmarks/results/
-	@set -e; found=; for file in benchmarks/bench_*.py; do \
-		if [ -f "$$file" ]; then found=1; echo "== $$file"; $(BIN)/python "$$file"; fi; done; \
-		if [ -z "$$found" ]; then echo "There is no benchmarks/bench_*.py yet."; fi
+	@set -e; found=; for file in benchmarks/[a-z]*.py; do \
+		if grep -qs __main__ "$$file"; then found=1; echo "== $$file"; $(BIN)/python "$$file"; fi; done; \
+		if [ -z "$$found" ]; then echo "There are no benchmarks yet."; fi
 
 docs: $(STAMP)  ## build the documentation into site/; a broken link fails
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open site/index.html"
 
 lock:  ## choose the newest versions again and rewrite requirements.lock (needs uv)
