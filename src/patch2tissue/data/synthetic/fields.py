@@ -1,0 +1,88 @@
+"""Random fields: smooth noise, noise of several scales, noise along curved directions, and displacement."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+FloatArray = npt.NDArray[np.float32]
+MaskArray = npt.NDArray[np.uint8]
+
+_SPLINE_DEVIATION = 0.479  # of a cubic B-spline over independent unit-variance coefficients, in two dimensions
+
+
+def _spline_taps(length: int, scale: float, offset: float) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """First coefficient and the four cubic B-spline weights of every position of a line."""
+    position = np.arange(length) / scale + offset
+    first = np.floor(position).astype(np.intp)
+    t = (position - first).astype(np.float32)
+    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
+    return first, weights.astype(np.float32)
+
+
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> FloatArray:
+    """Gaussian noise of unit variance whose features are about `scale` pixels wide.
+
+    A cubic B-spline over random coefficients: linear in the area, and the same bits on any number of threads.
+
+    Args:
+        rng: source of randomness.
+        shape: height and width.
+        scale: distance between coefficients in pixels.
+
+    Returns:
+        `[H, W]` float32.
+    """
+    offset = rng.random(2)
+    rows, row_weights = _spline_taps(shape[0], scale, float(offset[0]))
+    columns, column_weights = _spline_taps(shape[1], scale, float(offset[1]))
+    grid = rng.standard_normal((int(rows[-1]) + 4, int(columns[-1]) + 4), dtype=np.float32)
+    tall = sum((row_weights[k][:, None] * grid[rows + k] for k in range(4)), np.float32(0))
+    field = sum((column_weights[k] * tall[:, columns + k] for k in range(4)), np.float32(0))
+    return np.asarray(field / np.float32(_SPLINE_DEVIATION), np.float32)
+
+
+def fractal_noise(
+    rng: np.random.Generator, shape: tuple[int, int], scale: float, octaves: int = 3, roughness: float = 0.5
+) -> FloatArray:
+    """Sum of smooth noise at `scale`, `scale`/2, ... with amplitudes falling by `roughness`; unit variance."""
+    amplitudes = [roughness**k for k in range(octaves)]
+    field = np.zeros(shape, np.float32)
+    for k, amplitude in enumerate(amplitudes):
+        field += np.float32(amplitude) * smooth_noise(rng, shape, max(scale / 2**k, 1.0))
+    return np.asarray(field / np.float32(np.sqrt(sum(a * a for a in amplitudes))), np.float32)
+
+
+def stretched_noise(rng: np.random.Generator, across: FloatArray, along: FloatArray) -> FloatArray:
+    """Noise in curved coordinates, for fibres: features are one unit of `across` wide and one of `along` long.
+
+    Args:
+        rng: source of randomness.
+        across: `[H, W]` coordinate across the fibres, in feature widths.
+        along: `[H, W]` coordinate along the fibres, in feature lengths.
+
+    Returns:
+        `[H, W]` float32, about unit variance.
+    """
+    table = rng.standard_normal((256, 64), dtype=np.float32)
+    sampled = ndimage.map_coordinates(table, (across, along), order=1, mode="grid-wrap", output=np.float32)
+    return np.asarray(sampled * np.float32(1.5), np.float32)  # linear interpolation lowers the deviation to 2/3
+
+
+def displace(
+    field: npt.NDArray[np.generic], rng: np.random.Generator, amount: float, scale: float
+) -> npt.NDArray[np.generic]:
+    """Look `field` up at positions moved by smooth noise of deviation `amount` pixels (nearest neighbour)."""
+    height, width = field.shape
+    rows = np.arange(height)[:, None] + amount * smooth_noise(rng, (height, width), scale)
+    columns = np.arange(width) + amount * smooth_noise(rng, (height, width), scale)
+    rows = np.clip(np.rint(rows), 0, height - 1).astype(np.intp)
+    columns = np.clip(np.rint(columns), 0, width - 1).astype(np.intp)
+    return field[rows, columns]
+
+
+def soft_step(field: FloatArray, edge: float, width: float) -> FloatArray:
+    """Go from 0 to 1 where `field` passes `edge`, smoothly over `width`."""
+    t = np.clip((field - np.float32(edge)) / np.float32(width) + np.float32(0.5), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
