@@ -12,8 +12,7 @@ default: $(STAMP)  ## install everything into .venv (the default target)
 	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml scripts/make_venv.sh
 	@sh scripts/make_venv.sh .venv
