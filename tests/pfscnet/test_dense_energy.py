@@ -262,6 +262,18 @@ def test_float32_is_near_float64():
     assert single.item() == pytest.approx(double.item(), rel=1e-4)
 
 
+def test_valid_everywhere_is_the_default():
+    images, probabilities, valid, weights = example(height=12, width=12)
+    everywhere = torch.ones_like(valid)
+    torch.testing.assert_close(
+        dense_energy(images, probabilities, grid=6), dense_energy(images, probabilities, everywhere, grid=6)
+    )
+    torch.testing.assert_close(
+        dense_energy(images, probabilities, weights=weights, grid=5),
+        dense_energy(images, probabilities, everywhere, weights=weights, grid=5),
+    )
+
+
 def test_images_and_weights_are_constants():
     images, probabilities, valid, weights = example()
     images.requires_grad_(), weights.requires_grad_()
@@ -293,7 +305,7 @@ def test_rows_auto_samples_displacements_on_a_cpu():
     images, probabilities, valid, _ = example(height=24, width=24, dtype=torch.float32)
     generators = [torch.Generator().manual_seed(5) for _ in range(2)]
     assert dense_energy(images, probabilities, valid, rows="auto", generator=generators[0]) == dense_energy(
-        images, probabilities, valid, displacements=48, generator=generators[1]
+        images, probabilities, valid, displacements=64, generator=generators[1]
     )
 
 

@@ -33,7 +33,7 @@ from patch2tissue.pfscnet.sampled_kernel import filter_displaced, filter_some, s
 from patch2tissue.tissues import IGNORE_INDEX
 
 Rows = int | Literal["auto"] | None
-DISPLACEMENTS_ON_CPU = 48
+DISPLACEMENTS_ON_CPU = 64
 """Displacements that rows="auto" samples on a CPU, where the exact kernel is too slow for training."""
 
 
@@ -142,7 +142,7 @@ def dense_energy(
         sigma_xy: distance scale in pixels of the image (it shrinks with the grid).
         grid: longest side of the grid on which the kernel is evaluated; smaller images keep their size.
         rows: None for the exact sum; a number of sampled kernel rows for an estimate; "auto" for exact on accelerators
-            and 48 displacements on a CPU.
+            and 64 displacements on a CPU.
         displacements: number of sampled steps between pixels, the better estimate (`pfscnet.sampled_kernel`). Both
             estimates of the sum and of its gradient are unbiased; the normaliser is estimated from the same sample,
             which leaves a bias of the loss far below a percent.
@@ -173,13 +173,18 @@ def dense_energy(
         height, width = images.shape[-2:]
         size = grid_size(height, width, grid)
         with torch.no_grad():
-            ones = probabilities.new_ones(images.shape[0], 1, height, width)
-            mask = ones if valid is None else valid[:, None].to(ones)
-            weight = mask if weights is None else mask * weights[:, None].to(ones)
-            small, share = masked_resize(images.to(ones), mask, size)
+            mask = None if valid is None else valid[:, None].to(probabilities)
+            weight = mask
+            if weights is not None:
+                weight = weights[:, None].to(probabilities) * (1 if mask is None else mask)
+            ones = probabilities.new_ones(images.shape[0], 1, *size)
+            small = masked_resize(images.to(probabilities), mask, size)
             features = pixel_features(small, sigma_rgb, sigma_xy, (height, width))
-            flat_weight, flat_valid = (resize(x, size).flatten(2).mT.contiguous() for x in (weight, share))
-            at_prediction = resize(mask, (probabilities.shape[-2], probabilities.shape[-1]))
+            flat_weight, flat_valid = (
+                (ones if x is None else resize(x, size)).flatten(2).mT.contiguous() for x in (weight, mask)
+            )
+            prediction_size = (probabilities.shape[-2], probabilities.shape[-1])
+            at_prediction = None if mask is None else resize(mask, prediction_size)
             row_count, steps = _sampling(rows, displacements, probabilities.device)
             chosen: Tensor | None = None
             smooth: Callable[[Tensor], Tensor] = partial(filter_all, features, block=block)
@@ -190,7 +195,7 @@ def dense_energy(
                 smooth = partial(
                     filter_displaced, features, size, sample_displacements(size, spacing, steps, generator)
                 )
-        flat = masked_resize(probabilities, at_prediction, size)[0].flatten(2).mT.contiguous()
+        flat = masked_resize(probabilities, at_prediction, size).flatten(2).mT.contiguous()
         energy, normaliser = _Energy.apply(flat, flat_weight, flat_valid, features, chosen, block, smooth)
         tiny = torch.finfo(energy.dtype).tiny
         result: Tensor = energy / normaliser.clamp(min=tiny) if normalise else energy
