@@ -125,11 +125,14 @@ class PseudoLabelConfig(_Section):
 class DenseEnergyConfig(_Section):
     """Dense energy loss."""
 
-    weight: float = Field(0.1, ge=0, description="weight α of the loss; 0: off")
+    weight: float = Field(2.0, ge=0, description="weight α of the loss; 0: off")
     sigma_rgb: float = Field(15.0, gt=0, description="colour scale, in grey levels of 255")
     sigma_xy: float = Field(20.0, gt=0, description="distance scale in pixels of the image")
     grid: int = Field(56, ge=4, le=256, description="longest side of the grid on which the kernel is evaluated")
-    rows: int | None = Field(None, ge=1, description="rows sampled per step; null: exact on a GPU, 256 on a CPU")
+    sampling: Literal["auto", "exact", "rows", "displacements"] = Field(
+        "auto", description="exact kernel, or an unbiased estimate of it; auto: exact on a GPU, displacements on a CPU"
+    )
+    samples: int = Field(64, ge=1, description="rows or displacements drawn per step where the kernel is sampled")
     soft_filter: bool = Field(True, description="weigh labelled pixels by how unsure the network is of them")
 
 

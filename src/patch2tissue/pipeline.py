@@ -26,10 +26,8 @@ from patch2tissue.data.datasets import canvas_size
 from patch2tissue.data.layouts import load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.data.regions import cut_regions
-from patch2tissue.data.synthetic import make_synthetic
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError
-from patch2tissue.evaluation.scores import ConfusionMatrix
 from patch2tissue.pfscnet.network import PFSCNet
 from patch2tissue.pfscnet.training import train_pfscnet
 from patch2tissue.progress import console
@@ -138,6 +136,8 @@ def prepare_data(config: RunConfig) -> None:
     if source is None or (target.is_dir() and any(target.iterdir())):
         return
     if isinstance(source, SyntheticSource):
+        from patch2tissue.data.synthetic import make_synthetic
+
         console.print(f"making {source.train + source.val + source.test} synthetic patches in {target}")
         make_synthetic(
             target,
@@ -263,6 +263,7 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch]) -
 def _validation(config: RunConfig) -> Callable[[PFSCNet], float]:
     """Score on the masks of val, for `selection: validation_masks`."""
     from patch2tissue.data.images import read_image, read_mask
+    from patch2tissue.evaluation.scores import ConfusionMatrix
     from patch2tissue.inference.tiling import predict_tiled
 
     tissues = config.tissue_set()

@@ -105,6 +105,8 @@ def make_fabric(hardware: HardwareConfig, folder: Path) -> Fabric:
     """Lightning Fabric on the configured device and precision, logging to TensorBoard."""
     device = choose_device(hardware.device)
     dtype = autocast_dtype(device, hardware.precision)
+    # Fabric announces the precision on every call; environment.json says it once
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     return Fabric(
         accelerator=device.type,
         devices=1,
@@ -164,7 +166,9 @@ def fit(
             for batch in loader:
                 waited += time.perf_counter() - asked
                 batch = {name: value.to(fabric.device, non_blocking=True) for name, value in batch.items()}
-                losses = stage.training_step(_augmented_images(batch), batch, epoch)
+                images = _augmented_images(batch)
+                with fabric.autocast():
+                    losses = stage.training_step(images, batch, epoch)
                 values = {name: float(value.detach()) for name, value in losses.items()}
                 if not math.isfinite(values["loss"]):
                     raise TrainingError(_not_a_number(stage, epoch, values, folder))

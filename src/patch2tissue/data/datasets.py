@@ -59,7 +59,8 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
 
     An item is asked for by `(epoch, index)` and holds: `image` uint8 [3, S, S]; `labels` float32 [K]; `index` and
     `symmetry` int64; `stain_matrix` float32 [3, 3] and `stain_offset` float32 [3]; and, if `targets` is given,
-    `target` uint8 [S, S] (0..K-1 or 255) and `confidence` uint8 [S, S] (0..255).
+    `target` uint8 [S, S] (0..K-1 or 255), `inside` bool [S, S] (the patch without padding) and `confidence` uint8 [S, S]
+    (0..255).
 
     Args:
         patches: labelled patches.
@@ -95,6 +96,7 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
         self.confidences = None if confidences is None else list(confidences)
         layers = 3 + (self.targets is not None) + (self.confidences is not None)
         fits = layers * side * side * len(self.patches) <= _CACHE_LIMIT
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._cache: dict[int, tuple[np.ndarray, ...]] | None = {} if cache and fits else None
 
     def __len__(self) -> int:
@@ -116,6 +118,14 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
             self._cache[index] = read
         return read
 
+    def _inside(self, index: int) -> np.ndarray:
+        """Which pixels of the canvas belong to the patch, bool [S, S]."""
+        if index not in self._sizes:
+            self._sizes[index] = image_size(self.patches[index].path)
+        inside = np.zeros((self.side, self.side), dtype=bool)
+        inside[: self._sizes[index][0], : self._sizes[index][1]] = True
+        return inside
+
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -132,6 +142,8 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
         labels = self.patches[index].labels
         if labels is not None:
             item["labels"] = torch.tensor(labels, dtype=torch.float32)
+        if self.targets is not None:
+            item["inside"] = apply_symmetry(torch.from_numpy(self._inside(index)), operation).contiguous()
         for name, layer in zip(("target", "confidence"), layers, strict=False):
             item[name] = apply_symmetry(torch.from_numpy(layer), operation).contiguous()
         return item

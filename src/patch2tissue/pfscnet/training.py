@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from patch2tissue.config import PFSCNetConfig, RunConfig
+from patch2tissue.config import DenseEnergyConfig, PFSCNetConfig, RunConfig
 from patch2tissue.craanet.network import load_craanet
 from patch2tissue.data.datasets import TrainingPatches, canvas_size, training_loader
 from patch2tissue.data.patches import Patch
@@ -24,7 +24,7 @@ from patch2tissue.errors import ConfigError
 from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, soft_filter
 from patch2tissue.pfscnet.label_correction import correct_labels
 from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
-from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss
+from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss, labels_on_grid
 from patch2tissue.tissues import IGNORE_INDEX
 from patch2tissue.training import Batch, Stage, fit, is_finished
 
@@ -60,13 +60,7 @@ class PFSCNetStage(Stage):
         self.validate = validate
         self.best = -1.0
         self.best_weights: dict[str, Tensor] | None = None
-        energy = config.dense_energy
-        self.energy = DenseEnergyLoss(
-            sigma_rgb=energy.sigma_rgb,
-            sigma_xy=energy.sigma_xy,
-            grid=energy.grid,
-            rows="auto" if energy.rows is None else energy.rows,
-        )
+        self.energy = dense_energy_loss(config.dense_energy)
         contrast = config.contrast
         self.contrast = PixelContrastLoss(
             tissues,
@@ -102,11 +96,11 @@ class PFSCNetStage(Stage):
         loss = losses["loss_ce"]
         if started and self.config.dense_energy.weight > 0:
             weights = soft_filter(probabilities, used) if self.config.dense_energy.soft_filter else None
-            losses["loss_energy"] = self.energy(images, probabilities, None, weights=weights)
+            losses["loss_energy"] = self.energy(images, probabilities, batch["inside"], weights=weights)
             loss = loss + self.config.dense_energy.weight * losses["loss_energy"]
         if contrasting:
             size = output.embedding.shape[-2:]
-            small_labels = F.interpolate(used[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+            small_labels = labels_on_grid(used, size, self.tissues)
             small_probabilities = F.interpolate(probabilities.detach(), size=size, mode="area")
             self.contrast.to(images.device)
             losses["loss_contrast"] = self.contrast(
@@ -191,6 +185,17 @@ class PFSCNetStage(Stage):
         if self.best_weights is not None:
             network.load_state_dict(self.best_weights)
         save_pfscnet(network, folder)
+
+
+def dense_energy_loss(config: DenseEnergyConfig) -> DenseEnergyLoss:
+    """The loss that a configuration describes."""
+    return DenseEnergyLoss(
+        sigma_rgb=config.sigma_rgb,
+        sigma_xy=config.sigma_xy,
+        grid=config.grid,
+        rows={"auto": "auto", "rows": config.samples}.get(config.sampling),  # type: ignore[arg-type]
+        displacements=config.samples if config.sampling == "displacements" else None,
+    )
 
 
 def train_pfscnet(
