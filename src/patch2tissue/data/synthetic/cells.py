@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
 
 from patch2tissue.data.synthetic.difficulty import LYMPHOCYTES, NECROSIS, STROMA, TUMOUR, Difficulty
 from patch2tissue.data.synthetic.fields import FloatArray, displace, smooth_noise, soft_step
@@ -36,6 +39,15 @@ FORMS = {
 """Forms of each tissue that resemble another tissue: small tumour cells resemble lymphocytes, pale ones and hyaline
 stroma necrosis, cellular stroma tumour, inflamed stroma and necrosis infiltrates, loose infiltrates stroma."""
 
+REACTIONS = (
+    (STROMA, TUMOUR, "cellular"),
+    (TUMOUR, NECROSIS, "pale cells"),
+    (STROMA, LYMPHOCYTES, "inflamed"),
+    (STROMA, NECROSIS, "hyaline"),
+)
+"""(tissue, neighbour, form): how a tissue changes beside another. Stroma around tumour is desmoplastic, tumour around
+necrosis degenerates. A classifier learns the reaction as a sign of the neighbour, which misleads its maps."""
+
 
 @dataclass(frozen=True)
 class Forms:
@@ -55,28 +67,28 @@ class Forms:
         return amount if self.form[tissue] == form else np.zeros_like(amount)
 
 
-def choose_forms(
-    rng: np.random.Generator, shape: tuple[int, int], difficulty: Difficulty, um_per_pixel: float
-) -> Forms:
-    """Draw the look-alike forms of a patch.
+def choose_forms(rng: np.random.Generator, layout: Layout, difficulty: Difficulty, um_per_pixel: float) -> Forms:
+    """Draw the look-alike forms of a patch: reactions to neighbours, and single parts of any tissue.
 
     A look-alike part usually lies beside a usual part of the same tissue, so that a classifier can do without it.
     """
-    names = tuple(str(rng.choice(FORMS[tissue])) for tissue in range(TISSUES))
+    shape = (layout.mask.shape[0], layout.mask.shape[1])
+    names = [str(rng.choice(FORMS[tissue])) for tissue in range(TISSUES)]
     amount = np.zeros((TISSUES, *shape), np.float32)
-    if difficulty.lookalike > 0:
-        # The noise has a part that is common to the patch; the threshold gives the share over patches.
-        threshold = float(np.sqrt(2.0) * _normal_quantile(1 - difficulty.lookalike))
-        for tissue in range(TISSUES):
-            noise = smooth_noise(rng, shape, 22.0 / um_per_pixel) + np.float32(rng.normal())
-            amount[tissue] = soft_step(noise, threshold, 0.5)
-    return Forms(names, amount)
-
-
-def _normal_quantile(share: float) -> float:
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(share)
+    for tissue in range(TISSUES):
+        noise = smooth_noise(rng, shape, 16.0 / um_per_pixel)
+        # Part of the noise is common to the patch; the threshold gives the share over all patches.
+        level = noise + np.float32(0.6 * rng.normal())
+        if difficulty.lookalike > 0:
+            threshold = float(np.hypot(1.0, 0.6)) * NormalDist().inv_cdf(1 - difficulty.lookalike)
+            amount[tissue] = soft_step(level, threshold, 0.5)
+        for changed, neighbour, form in REACTIONS:
+            if changed == tissue and rng.random() < difficulty.reaction and layout.weights[neighbour].any():
+                names[tissue] = form
+                near = ndimage.gaussian_filter(layout.weights[neighbour], 9.0 / um_per_pixel, truncate=3.0)
+                amount[tissue] = soft_step(near + np.float32(0.06) * noise, 0.16, 0.16)
+                break
+    return Forms(tuple(names), amount)
 
 
 def place_cells(
@@ -104,12 +116,12 @@ def place_cells(
     shape = layout.mask.shape
     row, column = candidates(rng, (shape[0], shape[1]), 2.6 / um_per_pixel)
     iy, ix = row.astype(np.intp), column.astype(np.intp)
-    strayed = displace(layout.content, rng, 5.0 / um_per_pixel, 3.0 / um_per_pixel)
+    strayed = displace(layout.content, rng, 4.0 / um_per_pixel, 3.0 / um_per_pixel)
     tissue = np.where(rng.random(len(row)) < difficulty.mixing, strayed[iy, ix], layout.content[iy, ix])
     amount = forms.amount[:, iy, ix]
     depth = layout.depth[iy, ix]
     patchy = smooth_noise(rng, (shape[0], shape[1]), 12.0 / um_per_pixel)[iy, ix]
-    kind, kept = _kinds(rng, tissue.astype(np.intp), amount, depth, forms, slide)
+    kind, kept = _kinds(rng, tissue.astype(np.intp), amount, depth, patchy, forms, slide)
     scatter = difficulty.scattered * slide.inflammation * np.exp(0.7 * patchy) * np.where(tissue == NECROSIS, 0.7, 0.6)
     stray = rng.random(len(row)) < scatter * np.where(tissue == STROMA, 0.7, 0.45)
     kind = np.where(stray, LYMPHOCYTE, kind)
@@ -131,20 +143,19 @@ def place_cells(
     angle = np.where(aligned, fibre_angle[iy, ix] + 0.22 * rng.standard_normal(count), angle)
     tone = 0.16 * np.where(tumour, slide.pleomorphism, 0.8) * rng.standard_normal(count)
     darkness = traits("darkness")[kind] * np.exp(tone) * np.where(tumour, slide.chromatin, 1.0)
-    return Nuclei(
-        *(np.asarray(a, np.float32) for a in (row, column)), kind,
-        *(np.asarray(a, np.float32) for a in (radius, length, angle, darkness)),
-    )  # fmt: skip
+    single = [np.asarray(values, np.float32) for values in (radius, length, angle, darkness)]
+    return Nuclei(row, column, kind, *single)
 
 
 def _kinds(
     rng: np.random.Generator,
-    tissue: np.ndarray[tuple[int, ...], np.dtype[np.intp]],
+    tissue: npt.NDArray[np.intp],
     amount: FloatArray,
     depth: FloatArray,
+    patchy: FloatArray,
     forms: Forms,
     slide: Slide,
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.intp]], np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     """Draw each candidate's kind and whether it is there at all."""
     count = len(tissue)
     drawn, there = rng.random((3, count)), rng.random(count)
@@ -156,7 +167,7 @@ def _kinds(
     kind[here] = TUMOUR_CELL
     kind[here & in_form] = SMALL_TUMOUR if forms.form[TUMOUR] == "small cells" else PALE_TUMOUR
     kind[here & (drawn[1] < 0.015)] = SHRUNKEN  # dying cells
-    chance[here] = 0.75
+    chance[here] = 0.95
 
     here = tissue == STROMA
     kind[here] = FIBROBLAST
@@ -182,15 +193,15 @@ def _kinds(
         kind[altered & (drawn[1] < 0.6)] = ACTIVATED
 
     here = tissue == NECROSIS
-    kind[here] = np.where(drawn[1][here] < 0.62, DEBRIS, np.where(drawn[1][here] < 0.82, GHOST, SHRUNKEN))
-    chance[here] = 0.13
+    kind[here] = np.where(drawn[1][here] < 0.6, DEBRIS, np.where(drawn[1][here] < 0.88, GHOST, SHRUNKEN))
+    chance[here] = 0.09 * np.exp(patchy[here])  # debris lies in clusters
     altered = here & in_form
     if forms.form[NECROSIS] == "ghosts":
         kind[altered & (drawn[2] < 0.7)] = GHOST
         chance[altered] = 0.4
     elif forms.form[NECROSIS] == "inflamed":
         kind[altered & (drawn[2] < 0.6)] = SHRUNKEN
-        chance[altered] = 0.36
+        chance[altered] = 0.28
     else:
         chance[altered] = 0.05
     return kind, there < chance

@@ -26,6 +26,8 @@ class Difficulty:
         mixing: share of nuclei near a border that belong to the neighbour.
         stain_shift: how much slides differ in stain, light and focus.
         lookalike: share of a tissue's area that is drawn in a form that resembles another tissue.
+        reaction: chance that a tissue takes on a look-alike form beside a certain other one, as stroma does around
+            tumour; a sign of the neighbour that is not the neighbour.
         scattered: share of nuclei outside infiltrates that are lymphocytes.
         distractors: mean number of small unlabelled pieces of another tissue per 100 µm x 100 µm.
     """
@@ -38,6 +40,7 @@ class Difficulty:
     mixing: float
     stain_shift: float
     lookalike: float
+    reaction: float
     scattered: float
     distractors: float
 
@@ -49,7 +52,14 @@ _EASY = Difficulty(
         (0, 1): 0.13, (1, 2): 0.08, (0, 3): 0.08, (0, 2): 0.05, (1, 3): 0.04, (2, 3): 0.02,
         (0, 1, 2): 0.03, (0, 1, 3): 0.02,
     },
-    region_um=60.0, ragged=0.3, border_um=0.8, mixing=0.0, stain_shift=0.35, lookalike=0.0, scattered=0.01,
+    region_um=60.0,
+    ragged=0.3,
+    border_um=0.8,
+    mixing=0.0,
+    stain_shift=0.35,
+    lookalike=0.0,
+    reaction=0.0,
+    scattered=0.01,
     distractors=0.0,
 )  # fmt: skip
 _MEDIUM = Difficulty(
@@ -59,8 +69,15 @@ _MEDIUM = Difficulty(
         (0, 1): 0.20, (1, 2): 0.08, (0, 3): 0.06, (0, 2): 0.03, (1, 3): 0.02, (2, 3): 0.01,
         (0, 1, 2): 0.06, (0, 1, 3): 0.04,
     },
-    region_um=45.0, ragged=0.6, border_um=1.6, mixing=0.15, stain_shift=0.7, lookalike=0.15, scattered=0.03,
-    distractors=0.2,
+    region_um=45.0,
+    ragged=0.6,
+    border_um=1.1,
+    mixing=0.10,
+    stain_shift=0.7,
+    lookalike=0.15,
+    reaction=0.4,
+    scattered=0.03,
+    distractors=0.25,
 )  # fmt: skip
 _HARD = Difficulty(
     name="hard",
@@ -69,8 +86,15 @@ _HARD = Difficulty(
         (0, 1): 0.24, (1, 2): 0.08, (0, 3): 0.05, (0, 2): 0.01, (1, 3): 0.02,
         (0, 1, 2): 0.09, (0, 1, 3): 0.06,
     },
-    region_um=34.0, ragged=1.0, border_um=2.2, mixing=0.25, stain_shift=1.0, lookalike=0.35, scattered=0.06,
-    distractors=0.6,
+    region_um=30.0,
+    ragged=1.0,
+    border_um=1.4,
+    mixing=0.15,
+    stain_shift=1.0,
+    lookalike=0.30,
+    reaction=0.85,
+    scattered=0.06,
+    distractors=0.5,
 )  # fmt: skip
 
 DIFFICULTIES: dict[str, Difficulty] = {level.name: level for level in (_EASY, _MEDIUM, _HARD)}

@@ -38,8 +38,12 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float)
     rows, row_weights = _spline_taps(shape[0], scale, float(offset[0]))
     columns, column_weights = _spline_taps(shape[1], scale, float(offset[1]))
     grid = rng.standard_normal((int(rows[-1]) + 4, int(columns[-1]) + 4), dtype=np.float32)
-    tall = sum((row_weights[k][:, None] * grid[rows + k] for k in range(4)), np.float32(0))
-    field = sum((column_weights[k] * tall[:, columns + k] for k in range(4)), np.float32(0))
+    tall = np.zeros((shape[0], grid.shape[1]), np.float32)
+    field = np.zeros(shape, np.float32)
+    for k in range(4):
+        tall += row_weights[k][:, None] * grid[rows + k]
+    for k in range(4):
+        field += column_weights[k] * tall[:, columns + k]
     return np.asarray(field / np.float32(_SPLINE_DEVIATION), np.float32)
 
 
@@ -54,7 +58,9 @@ def fractal_noise(
     return np.asarray(field / np.float32(np.sqrt(sum(a * a for a in amplitudes))), np.float32)
 
 
-def stretched_noise(rng: np.random.Generator, across: FloatArray, along: FloatArray) -> FloatArray:
+def stretched_noise(
+    rng: np.random.Generator, across: npt.NDArray[np.floating], along: npt.NDArray[np.floating]
+) -> FloatArray:
     """Noise in curved coordinates, for fibres: features are one unit of `across` wide and one of `along` long.
 
     Args:
@@ -70,16 +76,14 @@ def stretched_noise(rng: np.random.Generator, across: FloatArray, along: FloatAr
     return np.asarray(sampled * np.float32(1.5), np.float32)  # linear interpolation lowers the deviation to 2/3
 
 
-def displace(
-    field: npt.NDArray[np.generic], rng: np.random.Generator, amount: float, scale: float
-) -> npt.NDArray[np.generic]:
-    """Look `field` up at positions moved by smooth noise of deviation `amount` pixels (nearest neighbour)."""
-    height, width = field.shape
+def displace(mask: MaskArray, rng: np.random.Generator, amount: float, scale: float) -> MaskArray:
+    """Look `mask` up at positions moved by smooth noise of deviation `amount` pixels (nearest neighbour)."""
+    height, width = mask.shape
     rows = np.arange(height)[:, None] + amount * smooth_noise(rng, (height, width), scale)
     columns = np.arange(width) + amount * smooth_noise(rng, (height, width), scale)
     rows = np.clip(np.rint(rows), 0, height - 1).astype(np.intp)
     columns = np.clip(np.rint(columns), 0, width - 1).astype(np.intp)
-    return field[rows, columns]
+    return np.asarray(mask[rows, columns], np.uint8)
 
 
 def soft_step(field: FloatArray, edge: float, width: float) -> FloatArray:

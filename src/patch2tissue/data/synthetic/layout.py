@@ -64,7 +64,7 @@ def make_layout(
     scale = difficulty.region_um / um_per_pixel
     inner = (slice(margin, shape[0] - margin), slice(margin, shape[1] - margin))
     mask = _regions(rng, shape, composition, difficulty, scale, inner)
-    mask = _cleaned(mask, 2.0 / um_per_pixel * 0.5)
+    mask = _cleaned(mask, 0.8 / um_per_pixel, 30.0 / um_per_pixel**2)
     mask = _without_traces(mask, inner)
     content = _drawn(rng, mask, difficulty, um_per_pixel)
     softness = max(difficulty.border_um / um_per_pixel * 0.5, 0.8)
@@ -127,7 +127,7 @@ def _from_high_to_low(rng: np.random.Generator, composition: Composition) -> tup
 def _ragged(rng: np.random.Generator, shape: tuple[int, int], scale: float, ragged: float) -> FloatArray:
     field = fractal_noise(rng, shape, scale, octaves=2, roughness=0.45)
     fine = fractal_noise(rng, shape, scale / 4, octaves=3, roughness=0.6)
-    return np.asarray(field + np.float32(0.28 * ragged) * fine, np.float32)
+    return np.asarray(field + np.float32(0.24 * ragged) * fine, np.float32)
 
 
 def _softened(mask: MaskArray, sigma: float) -> FloatArray:
@@ -143,26 +143,36 @@ def _softened(mask: MaskArray, sigma: float) -> FloatArray:
     return np.asarray(weights / weights.sum(axis=0), np.float32)
 
 
-def _cleaned(mask: MaskArray, sigma: float) -> MaskArray:
-    """Remove specks and hairs that no annotator would draw."""
-    return np.asarray(_softened(mask, max(sigma, 0.7)).argmax(axis=0), np.uint8)
+def _cleaned(mask: MaskArray, sigma: float, least_area: float) -> MaskArray:
+    """Remove hairs by smoothing, and specks by their area: no annotator would draw them."""
+    smooth = np.asarray(_softened(mask, max(sigma, 0.7)).argmax(axis=0), np.uint8)
+    specks = np.zeros(mask.shape, bool)
+    for tissue in np.unique(smooth):
+        parts, count = ndimage.label(smooth == tissue)
+        areas = np.bincount(parts.ravel(), minlength=count + 1)
+        specks |= (areas < least_area)[parts] & (parts > 0)
+    return _filled(smooth, specks)
 
 
 def _without_traces(mask: MaskArray, inner: tuple[slice, slice]) -> MaskArray:
     """Give tissues with less than the least share of the inner part to their nearest neighbours."""
     shares = np.bincount(mask[inner].ravel(), minlength=TISSUES) / mask[inner].size
     rare = np.flatnonzero(shares < LEAST_SHARE)
-    traces = np.isin(mask, rare)
-    if not traces.any():
+    return _filled(mask, np.isin(mask, rare))
+
+
+def _filled(mask: MaskArray, holes: npt.NDArray[np.bool_]) -> MaskArray:
+    """Give `holes` to their nearest neighbours."""
+    if not holes.any() or holes.all():
         return mask
-    nearest = ndimage.distance_transform_edt(traces, return_distances=False, return_indices=True)
+    nearest = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
     return np.asarray(mask[tuple(nearest)], np.uint8)
 
 
 def _drawn(rng: np.random.Generator, mask: MaskArray, difficulty: Difficulty, um_per_pixel: float) -> MaskArray:
     """What is drawn: tissue strays over its border, and small pieces of other tissue lie in it unlabelled."""
-    content = displace(mask, rng, difficulty.border_um / um_per_pixel, 6.0 / um_per_pixel).astype(np.uint8)
-    content = displace(content, rng, 0.4 * difficulty.border_um / um_per_pixel, 2.0 / um_per_pixel).astype(np.uint8)
+    content = displace(mask, rng, difficulty.border_um / um_per_pixel, 6.0 / um_per_pixel)
+    content = displace(content, rng, 0.4 * difficulty.border_um / um_per_pixel, 2.0 / um_per_pixel)
     area = mask.size * um_per_pixel**2
     for _ in range(rng.poisson(difficulty.distractors * area / 1e4)):
         _add_piece(rng, content, um_per_pixel)
@@ -173,9 +183,9 @@ _PIECES = {TUMOUR: (STROMA, LYMPHOCYTES), STROMA: (TUMOUR, LYMPHOCYTES), LYMPHOC
 
 
 def _add_piece(rng: np.random.Generator, content: npt.NDArray[np.uint8], um_per_pixel: float) -> None:
-    """Draw one irregular piece, 6 to 12 µm in radius."""
+    """Draw one irregular piece, 4 to 8 µm in radius."""
     row, column = (int(rng.integers(0, length)) for length in content.shape)
-    radius = rng.uniform(6.0, 12.0) / um_per_pixel
+    radius = rng.uniform(4.0, 8.0) / um_per_pixel
     reach = int(1.6 * radius) + 1
     top, left = max(row - reach, 0), max(column - reach, 0)
     window = content[top : row + reach, left : column + reach]

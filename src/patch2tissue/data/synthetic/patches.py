@@ -56,7 +56,7 @@ def render_patch(
     inner = (slice(margin, margin + height), slice(margin, margin + width))
 
     layout = make_layout(where, shape, composition, level, um_per_pixel, margin)
-    forms = choose_forms(what, shape, level, um_per_pixel)
+    forms = choose_forms(what, layout, level, um_per_pixel)
     fibres = lay_fibres(what, layout, um_per_pixel)
     lumen = open_lumens(what, layout, slide, um_per_pixel)
     nuclei = place_cells(cells, layout, forms, fibres.angle, lumen, slide, level, um_per_pixel)

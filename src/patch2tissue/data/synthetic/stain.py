@@ -87,4 +87,4 @@ class SlideStain:
         # Part of a scanner's noise is in brightness and part in single channels.
         light += rng.normal(0.0, 0.8 * self.noise, h.shape).astype(np.float32)[..., None]
         light += rng.normal(0.0, 0.6 * self.noise, light.shape).astype(np.float32)
-        return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(light), 0, 255), np.uint8)

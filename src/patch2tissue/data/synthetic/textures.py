@@ -43,7 +43,7 @@ def lay_fibres(rng: np.random.Generator, layout: Layout, um_per_pixel: float) ->
         nest = ndimage.gaussian_filter((layout.mask == TUMOUR).astype(np.float32), 5.0 / um_per_pixel, truncate=3.0)
         across += np.float32(rng.choice((-1, 1)) * 16.0) * nest
     down, right = np.gradient(across)
-    return Fibres(across, along, np.arctan2(-right, down).astype(np.float32) * -1 + 0)
+    return Fibres(across, along, np.arctan2(-right, down).astype(np.float32))
 
 
 def open_lumens(rng: np.random.Generator, layout: Layout, slide: Slide, um_per_pixel: float) -> FloatArray:
@@ -51,7 +51,8 @@ def open_lumens(rng: np.random.Generator, layout: Layout, slide: Slide, um_per_p
     shape = (layout.mask.shape[0], layout.mask.shape[1])
     field = smooth_noise(rng, shape, 15.0 / um_per_pixel) + 0.12 * smooth_noise(rng, shape, 3.0 / um_per_pixel)
     inside = layout.weights[TUMOUR] * soft_step(layout.depth, 0.55, 0.3)
-    return soft_step(field, 2.1 - 1.2 * slide.glands + rng.normal(0, 0.15), 0.12) * (inside > 0.5)
+    opened = soft_step(field, 2.1 - 1.2 * slide.glands + rng.normal(0, 0.15), 0.12)
+    return np.asarray(opened * (inside > 0.5), np.float32)
 
 
 def between_nuclei(
@@ -95,15 +96,16 @@ def _stroma(
 ) -> tuple[FloatArray, FloatArray]:
     """Wavy collagen in bundles, with white clefts between them; hyaline stroma is smooth and has none."""
     width = np.float32(slide.fibres)
-    thin = stretched_noise(rng, fibres.across / width, fibres.along / 22)
-    bundle = stretched_noise(rng, fibres.across / (3.5 * width), fibres.along / 40)
+    thin = stretched_noise(rng, fibres.across / width, fibres.along / 14.0)
+    bundle = stretched_noise(rng, fibres.across / (3.2 * width), fibres.along / 26.0)
+    hair = stretched_noise(rng, fibres.across / (0.5 * width), fibres.along / 7.0)
     hyaline = forms.of(STROMA, "hyaline")
     cellular = forms.of(STROMA, "cellular")
     strength = 1 - 0.75 * hyaline
-    ridges = thin + 0.8 * bundle
+    ridges = thin + 0.8 * bundle + 0.6 * hair
     e = 0.29 + strength * (0.065 * ridges + 0.015 * fine) + 0.025 * cloud
     e = e - 0.03 * hyaline
-    gap = soft_step(-(thin + 1.1 * bundle) + 0.25 * cloud, 3.3 - 1.5 * slide.clefts, 0.7)
+    gap = soft_step(-(thin + 1.1 * bundle + 0.45 * hair) + 0.35 * cloud, 3.3 - 1.6 * slide.clefts, 0.7)
     open_share = 1 - gap * strength * 0.92
     h = 0.035 + 0.008 * ridges * strength + 0.05 * cellular
     return np.asarray(h * open_share, np.float32), np.asarray(e * open_share, np.float32)

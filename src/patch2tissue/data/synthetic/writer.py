@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from patch2tissue.data.images import write_mask
 from patch2tissue.data.synthetic.difficulty import DIFFICULTIES
 from patch2tissue.data.synthetic.patches import UM_PER_PIXEL, render_patch
 from patch2tissue.data.synthetic.plan import Task, plan_split
@@ -31,7 +32,6 @@ TISSUE_SET = "bcss-wsss"
 
 _CHUNK = 16
 _POOL_FROM = 64  # patches; below that, starting processes costs more than it saves
-_PNG: dict[str, Any] = {"format": "PNG", "compress_level": 4}
 
 
 def make_synthetic(
@@ -198,10 +198,8 @@ def _render(task: Task, folder: Path) -> None:
     label = "".join(str(int(present)) for present in np.bincount(mask.ravel(), minlength=len(tissues)) > 0)
     images, masks = _folders(folder, task.split)
     name = f"{task.stem}[{label}].png"
-    Image.fromarray(image).save(images / name, **_PNG)
-    indexed = Image.fromarray(mask)
-    indexed.putpalette(tissues.palette())
-    indexed.save(masks / name, **_PNG)
+    Image.fromarray(image).save(images / name, format="PNG", compress_level=4)
+    write_mask(masks / name, mask, tissues)
 
 
 def _folders(folder: Path, split: str) -> tuple[Path, Path]:
