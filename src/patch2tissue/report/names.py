@@ -1,0 +1,64 @@
+"""What things are called on the page: methods, pseudo-label steps, curves."""
+
+from __future__ import annotations
+
+PSEUDO_LABELS = {
+    "cam": "Plain CAM",
+    "last_epoch": "Last epoch",
+    "accumulated": "Accumulated",
+    "refined": "Final",
+}
+"""Pseudo labels in the order of the method; keys of scores.json."""
+
+PSEUDO_LABEL_NOTES = {
+    "cam": "average pooling, last epoch's rectified map",
+    "last_epoch": "residual attention, map of the trained network",
+    "accumulated": "residual attention, maps of the epochs overlaid",
+    "refined": "accumulated and test-time maps together, refined: what stage 2 learns from",
+}
+
+PREDICTIONS = {
+    "cam_pipeline": "CAM pipeline",
+    "cross_entropy_only": "Cross-entropy only",
+    "full_method": "Full method",
+    "full_supervision": "Full supervision",
+}
+"""Networks that were tested; keys of scores.json and names of prediction folders."""
+
+PREDICTION_NOTES = {
+    "cam_pipeline": "the same network trained on plain CAM labels",
+    "cross_entropy_only": "the same pseudo labels without dense energy, contrast and label correction",
+    "full_method": "CRAANet and PFSCNet as the configuration says",
+    "full_supervision": "the same network trained on the masks of train: the ceiling, not weakly supervised",
+}
+
+SCORES = {
+    "miou": "MIoU",
+    "fwiou": "FwIoU",
+    "acc": "Accuracy",
+    "dice": "Dice",
+    "boundary_f_2px": "Boundary F, 2 px",
+    "boundary_f_5px": "Boundary F, 5 px",
+}
+
+CURVES = {
+    "loss": "Loss, whole",
+    "label_f1": "F1 of patch labels",
+    "loss_ce": "Cross-entropy",
+    "loss_energy": "Dense energy",
+    "loss_contrast": "Pixel contrast",
+    "labels_changed": "Share of labels set aside",
+    "validation_miou": "MIoU on validation masks",
+    "learning_rate": "Learning rate",
+}
+"""Curves in the order they are shown; others follow under their own name."""
+
+STAGES = {
+    "craanet": "CRAANet",
+    "cam": "Plain CAM classifier",
+    "pfscnet": "Full method",
+    "cross_entropy_only": "Cross-entropy only",
+    "full_supervision": "Full supervision",
+    "cam_pipeline": "CAM pipeline",
+}
+"""Folders with curves."""
