@@ -178,11 +178,19 @@ class PFSCNetConfig(OptimiserConfig):
 class ComparisonConfig(_Section):
     """Further networks trained beside the method, for comparison. The last one reads masks, by name."""
 
-    cam: bool = Field(False, description="plain CAM: average pooling, last epoch's map, and a network trained on it")
+    cam: bool = Field(False, description="pseudo labels of plain CAM: average pooling, last epoch's map")
+    cam_pipeline: bool = Field(False, description="a network trained with cross-entropy on those; needs cam")
     cross_entropy_only: bool = Field(False, description="PFSCNet on the same pseudo labels without the two losses")
     full_supervision: bool = Field(
         False, description="PFSCNet trained on the masks of train: the ceiling, NOT weakly supervised"
     )
+
+
+    @model_validator(mode="after")
+    def _pipeline_needs_cam(self) -> ComparisonConfig:
+        if self.cam_pipeline and not self.cam:
+            raise ValueError("cam_pipeline trains on the labels of cam: set cam to true as well")
+        return self
 
 
 class InferenceConfig(_Section):

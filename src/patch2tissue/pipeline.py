@@ -231,7 +231,7 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch]) -
             craanet=run.craanet,
             cross_entropy_only=True,
         )
-    if config.comparisons.cam:
+    if config.comparisons.cam_pipeline:
         train_pfscnet(
             config,
             patches,

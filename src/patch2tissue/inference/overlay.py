@@ -1,0 +1,85 @@
+"""A tissue map laid over its image, with a legend: what a person looks at."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from skimage.segmentation import find_boundaries
+
+from patch2tissue.tissues import TissueSet
+
+OPACITY = 0.35
+
+
+def blend(image: np.ndarray, mask: np.ndarray, tissues: TissueSet, opacity: float = OPACITY) -> np.ndarray:
+    """Colour an image by tissue and draw the outlines.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        mask: uint8 [H, W]; pixels without a tissue keep the image's colour.
+        tissues: gives the colours.
+        opacity: share of the tissue's colour, 0..1.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+    """
+    palette = np.zeros((256, 3), dtype=np.float32)
+    palette[: len(tissues)] = np.array(tissues.colors, dtype=np.float32)
+    is_tissue = (mask < len(tissues))[..., None]
+    colors = palette[mask]
+    mixed = np.where(is_tissue, (1 - opacity) * image + opacity * colors, image)
+    outline = find_boundaries(mask, mode="inner") & is_tissue[..., 0]
+    mixed[outline] = 0.25 * mixed[outline] + 0.75 * colors[outline]
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def overlay_picture(image: np.ndarray, mask: np.ndarray, tissues: TissueSet) -> Image.Image:
+    """The blended image with a legend strip of the tissues that occur, and their shares, below it."""
+    picture = Image.fromarray(blend(image, mask, tissues))
+    shares = np.bincount(mask.ravel(), minlength=256)[: len(tissues)] / mask.size
+    size = int(np.clip(picture.width / 28, 11, 22))
+    font = ImageFont.load_default(size)
+    entries = [
+        (tissue.color, text)
+        for tissue, share in zip(tissues.tissues, shares, strict=True)
+        if share > 0
+        for text in [_shortest_that_fits(f"{tissue.name} {share:.0%}", f"{tissue.abbreviation} {share:.0%}", font, picture)]
+    ]
+    line = round(size * 1.6)
+    rows = _rows(entries, font, size, picture.width)
+    canvas = Image.new("RGB", (picture.width, picture.height + line * max(1, len(rows)) + size // 2), (255, 255, 255))
+    canvas.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for number, row in enumerate(rows):
+        x, y = size // 2, picture.height + size // 2 + number * line
+        for color, text in row:
+            draw.rectangle((x, y, x + size, y + size), fill=color, outline=(60, 60, 60))
+            draw.text((x + size * 1.4, y - size * 0.12), text, fill=(20, 20, 20), font=font)
+            x += _entry_width(text, font, size)
+    return canvas
+
+
+_Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+def _entry_width(text: str, font: _Font, size: int) -> int:
+    return round(size * 2.4 + font.getlength(text))
+
+
+def _shortest_that_fits(long: str, short: str, font: _Font, picture: Image.Image) -> str:
+    return long if font.getlength(long) < picture.width * 0.8 else short
+
+
+def _rows(
+    entries: list[tuple[tuple[int, int, int], str]], font: _Font, size: int, width: int
+) -> list[list[tuple[tuple[int, int, int], str]]]:
+    rows: list[list[tuple[tuple[int, int, int], str]]] = []
+    used = width + 1
+    for color, text in entries:
+        needed = _entry_width(text, font, size)
+        if used + needed > width or not rows:
+            rows.append([])
+            used = size // 2
+        rows[-1].append((color, text))
+        used += needed
+    return rows
