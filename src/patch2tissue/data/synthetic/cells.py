@@ -31,22 +31,24 @@ from patch2tissue.data.synthetic.nuclei import (
 from patch2tissue.data.synthetic.slides import Slide
 
 FORMS = {
-    TUMOUR: ("small cells", "pale cells"),
-    STROMA: ("cellular", "inflamed", "hyaline"),
+    TUMOUR: ("small cells",),
+    STROMA: ("inflamed", "hyaline"),
     LYMPHOCYTES: ("loose", "activated"),
-    NECROSIS: ("ghosts", "inflamed", "fibrinous"),
+    NECROSIS: ("inflamed", "fibrinous"),
 }
-"""Forms of each tissue that resemble another tissue: small tumour cells resemble lymphocytes, pale ones and hyaline
-stroma necrosis, cellular stroma tumour, inflamed stroma and necrosis infiltrates, loose infiltrates stroma."""
+"""Forms that occur anywhere and resemble another tissue: small tumour cells and inflamed stroma or necrosis resemble
+infiltrates, hyaline stroma resembles necrosis, loose infiltrates and fibrinous necrosis resemble stroma."""
 
 REACTIONS = (
-    (STROMA, TUMOUR, "cellular"),
+    (STROMA, TUMOUR, "desmoplastic"),
     (TUMOUR, NECROSIS, "pale cells"),
-    (STROMA, LYMPHOCYTES, "inflamed"),
+    (NECROSIS, TUMOUR, "ghosts"),
+    (STROMA, LYMPHOCYTES, "oedematous"),
     (STROMA, NECROSIS, "hyaline"),
 )
-"""(tissue, neighbour, form): how a tissue changes beside another. Stroma around tumour is desmoplastic, tumour around
-necrosis degenerates. A classifier learns the reaction as a sign of the neighbour, which misleads its maps."""
+"""(tissue, neighbour, form): how a tissue changes beside another. Stroma around tumour is blue and cellular, tumour
+around necrosis degenerates. A classifier learns the reaction as a sign of the neighbour, which misleads its maps;
+masks tell the two apart."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def choose_forms(rng: np.random.Generator, layout: Layout, difficulty: Difficult
         for changed, neighbour, form in REACTIONS:
             if changed == tissue and rng.random() < difficulty.reaction and layout.weights[neighbour].any():
                 names[tissue] = form
-                near = ndimage.gaussian_filter(layout.weights[neighbour], 9.0 / um_per_pixel, truncate=3.0)
-                amount[tissue] = soft_step(near + np.float32(0.06) * noise, 0.16, 0.16)
+                near = ndimage.gaussian_filter(layout.weights[neighbour], 14.0 / um_per_pixel, truncate=3.0)
+                amount[tissue] = soft_step(near + np.float32(0.03) * noise, 0.05, 0.08)
                 break
     return Forms(tuple(names), amount)
 
@@ -173,9 +175,12 @@ def _kinds(
     kind[here] = FIBROBLAST
     chance[here] = 0.075 * slide.cellularity
     altered = here & in_form
-    if forms.form[STROMA] == "cellular":
+    if forms.form[STROMA] == "desmoplastic":
         kind[altered & (drawn[1] < 0.65)] = PLUMP
         chance[altered] = 0.26 * slide.cellularity
+    elif forms.form[STROMA] == "oedematous":
+        kind[altered & (drawn[1] < 0.4)] = LYMPHOCYTE
+        chance[altered] = 0.07
     elif forms.form[STROMA] == "inflamed":
         kind[altered & (drawn[1] < 0.7)] = LYMPHOCYTE
         chance[altered] = 0.17

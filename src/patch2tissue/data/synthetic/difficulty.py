@@ -54,7 +54,7 @@ _EASY = Difficulty(
     },
     region_um=60.0,
     ragged=0.3,
-    border_um=0.8,
+    border_um=0.5,
     mixing=0.0,
     stain_shift=0.35,
     lookalike=0.0,
@@ -71,9 +71,9 @@ _MEDIUM = Difficulty(
     },
     region_um=45.0,
     ragged=0.6,
-    border_um=1.1,
-    mixing=0.10,
-    stain_shift=0.7,
+    border_um=0.7,
+    mixing=0.05,
+    stain_shift=0.6,
     lookalike=0.15,
     reaction=0.4,
     scattered=0.03,
@@ -82,24 +82,24 @@ _MEDIUM = Difficulty(
 _HARD = Difficulty(
     name="hard",
     compositions={
-        (0,): 0.14, (1,): 0.18, (2,): 0.07, (3,): 0.06,
-        (0, 1): 0.24, (1, 2): 0.08, (0, 3): 0.05, (0, 2): 0.01, (1, 3): 0.02,
-        (0, 1, 2): 0.09, (0, 1, 3): 0.06,
+        (0,): 0.05, (1,): 0.22, (2,): 0.09, (3,): 0.09,
+        (0, 1): 0.27, (1, 2): 0.06, (0, 3): 0.04, (0, 2): 0.01, (1, 3): 0.02,
+        (0, 1, 2): 0.07, (0, 1, 3): 0.08,
     },
     region_um=30.0,
     ragged=1.0,
-    border_um=1.4,
-    mixing=0.15,
-    stain_shift=1.0,
-    lookalike=0.30,
-    reaction=0.85,
-    scattered=0.06,
-    distractors=0.5,
+    border_um=0.9,
+    mixing=0.1,
+    stain_shift=0.8,
+    lookalike=0.2,
+    reaction=0.95,
+    scattered=0.05,
+    distractors=0.4,
 )  # fmt: skip
 
 DIFFICULTIES: dict[str, Difficulty] = {level.name: level for level in (_EASY, _MEDIUM, _HARD)}
-"""Levels by name. Hard: 45% of the patches hold one tissue, 40% two, 15% three; stroma lies beside three quarters of
-the tumour, and infiltrates and necrosis are rare."""
+"""Levels by name. Hard: 45% of the patches hold one tissue, 40% two, 15% three; stroma lies beside four fifths
+of the tumour, and infiltrates and necrosis are rare."""
 
 
 def difficulty_named(name: str) -> Difficulty:

@@ -100,14 +100,15 @@ def _stroma(
     bundle = stretched_noise(rng, fibres.across / (3.2 * width), fibres.along / 26.0)
     hair = stretched_noise(rng, fibres.across / (0.5 * width), fibres.along / 7.0)
     hyaline = forms.of(STROMA, "hyaline")
-    cellular = forms.of(STROMA, "cellular")
+    cellular = forms.of(STROMA, "desmoplastic")
+    oedema = forms.of(STROMA, "oedematous")
     strength = 1 - 0.75 * hyaline
     ridges = thin + 0.8 * bundle + 0.6 * hair
     e = 0.29 + strength * (0.065 * ridges + 0.015 * fine) + 0.025 * cloud
-    e = e - 0.03 * hyaline
+    e = (e - 0.03 * hyaline - 0.05 * cellular) * (1 - 0.35 * oedema)
     gap = soft_step(-(thin + 1.1 * bundle + 0.45 * hair) + 0.35 * cloud, 3.3 - 1.6 * slide.clefts, 0.7)
     open_share = 1 - gap * strength * 0.92
-    h = 0.035 + 0.008 * ridges * strength + 0.05 * cellular
+    h = 0.035 + 0.008 * ridges * strength + 0.06 * cellular
     return np.asarray(h * open_share, np.float32), np.asarray(e * open_share, np.float32)
 
 
