@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from patch2tissue.atomic import atomic_path
+from patch2tissue.data.mask_values import from_colors, from_palette
 from patch2tissue.errors import DataError
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
@@ -18,30 +18,48 @@ IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", 
 MAX_PIXELS = 2**30
 """Largest image that is read whole; larger ones are slides."""
 
+# Pillow warns above this and refuses above twice this; ours is the check in _open
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
-_BAD_FILE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError)
+_LOSSY = frozenset({"JPEG", "MPO"})
+_SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+_GREY_STEP = {"L;2": 85, "L;4": 17}  # Pillow spreads greys of 2 and 4 bits over 0..255
+_ORIENTATION = 0x0112
+_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 def _open(path: Path) -> Image.Image:
+    """Open an image and read its header."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty (0 bytes). Copy it again.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path)
-    except Image.DecompressionBombWarning:
-        raise DataError(f"{path}: has more than {MAX_PIXELS} pixels; cut it into patches first.") from None
-    except _BAD_FILE as error:
-        raise DataError(f"{path}: cannot be read as an image ({_reason(error)}).") from None
+        image = Image.open(path)
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise _too_large(path)
+    return image
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "unknown format" if "cannot identify image file" in text else text
+def _too_large(path: Path) -> DataError:
+    return DataError(f"{path}: has more than {MAX_PIXELS:,} pixels; cut it into smaller images first.")
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    """Error for a file that no decoder understands; decoders raise every kind of exception on damaged files."""
+    if isinstance(error, UnidentifiedImageError):
+        reason = "it is damaged or of a format that is not known; save it as PNG, JPEG or TIFF"
+    elif isinstance(error, MemoryError):
+        reason = "there is not enough memory for it"
+    else:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return DataError(f"{path}: cannot be read as an image ({reason}).")
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -52,8 +70,10 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _open(path) as image:
         width, height = image.size
-        # orientations 5 to 8 are quarter turns
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        try:
+            turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+        except Exception as error:
+            raise _unreadable(path, error) from None
     return (width, height) if turned else (height, width)
 
 
@@ -61,30 +81,30 @@ def read_image(path: Path) -> np.ndarray:
     """Read an image as RGB.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit and float greys are scaled to 8 bits, CMYK and
-    palettes are converted.
+    palettes are converted. Of a file with several pages the first is read.
 
     Returns:
-        uint8 [H, W, 3].
+        uint8 [H, W, 3], writable.
 
     Raises:
-        DataError: if the file is missing, truncated or no image; the message names it.
+        DataError: if the file is missing, truncated, larger than `MAX_PIXELS` or no image; the message names it.
     """
     with _open(path) as opened:
         try:
             image = ImageOps.exif_transpose(opened)
-            if image.mode in ("I", "I;16", "I;16L", "I;16B", "F"):
+            if image.mode in _SIXTEEN_BIT:
                 image = Image.fromarray(_to_eight_bits(np.asarray(image)))
-            if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa"):
+            elif "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
                 image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-                image = Image.alpha_composite(white, image)
+                image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
             return np.array(image.convert("RGB"))
-        except _BAD_FILE as error:
-            raise DataError(f"{path}: cannot be read as an image ({_reason(error)}).") from None
+        except Exception as error:
+            raise _unreadable(path, error) from None
 
 
 def _to_eight_bits(values: np.ndarray) -> np.ndarray:
-    values = values.astype(np.float64)
+    """Scale greys to 0..255: from 0..65535 if any exceeds 255, from 0..1 if they are fractions."""
+    values = np.nan_to_num(values.astype(np.float64), posinf=65535.0, neginf=0.0)
     largest = values.max(initial=0.0)
     if largest > 255:
         values = values * (255.0 / 65535.0)
@@ -96,83 +116,66 @@ def _to_eight_bits(values: np.ndarray) -> np.ndarray:
 def read_mask(path: Path, tissues: TissueSet) -> np.ndarray:
     """Read a mask as tissue indices.
 
-    Palette and grey files are read by index; a palette file whose own colours are the set's at other indices, and a
-    coloured (RGB) file, by colour.
+    Grey and palette files are read by index, a coloured (RGB) file by colour; so is a palette file whose own palette
+    holds the set's colours at other indices. Pixels that are wholly transparent are not scored.
 
     Returns:
-        uint8 [H, W]: 0..K-1, or 255 for background and everything that is not scored.
+        uint8 [H, W], writable: 0..K-1, or 255 for background and everything that is not scored.
 
     Raises:
-        DataError: if the file is unreadable, or holds an index or a colour outside the tissue set.
+        DataError: if the file is unreadable, saved with loss, or holds an index or a colour outside the tissue set.
     """
     with _open(path) as opened:
+        if opened.format in _LOSSY:
+            raise DataError(
+                f"{path}: is a JPEG, which blurs the values of a mask into each other. Save masks as PNG, from the "
+                "original and not from the JPEG."
+            )
         try:
-            if opened.mode in ("RGB", "RGBA"):
-                indices = _from_colors(np.array(opened.convert("RGB")), path, tissues)
-            elif opened.mode in ("P", "L", "1", "I", "I;16"):
-                indices = np.array(opened)
-                if opened.mode == "1":
-                    indices = indices.astype(np.uint8)
-                if opened.mode == "P" and _has_other_palette_order(opened, tissues):
-                    indices = _from_colors(np.array(opened.convert("RGB")), path, tissues)
-            else:
-                raise DataError(f"{path}: a mask must be a palette, grey or RGB image, not mode {opened.mode}.")
-        except _BAD_FILE as error:
-            raise DataError(f"{path}: cannot be read as a mask ({_reason(error)}).") from None
-    found = np.unique(indices)
-    unknown = [int(v) for v in found if int(v) not in tissues.mask_values()]
+            # taken now, since loading forgets how the pixels were stored
+            step = max((_GREY_STEP.get(_raw_mode(tile), 1) for tile in getattr(opened, "tile", [])), default=1)
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+        except Exception as error:
+            raise _unreadable(path, error) from None
+    if image.mode in ("RGB", "RGBA"):
+        indices = from_colors(np.asarray(image.convert("RGB")), path, tissues, _transparent(image))
+    elif image.mode == "P":
+        indices = from_palette(np.asarray(image), image.getpalette("RGB") or [], path, tissues)
+    elif image.mode in ("L", "1", "I", "I;16", "I;16B"):
+        indices = np.asarray(image).astype(np.int32) // step
+    else:
+        raise DataError(f"{path}: a mask must be a palette, grey or RGB image, not mode {image.mode}. Save it as PNG.")
+    return _checked(indices, path, tissues)
+
+
+def _raw_mode(tile: object) -> str:
+    arguments = getattr(tile, "args", "")
+    return str(arguments[0]) if isinstance(arguments, tuple) and arguments else str(arguments)
+
+
+def _transparent(image: Image.Image) -> np.ndarray | None:
+    return np.asarray(image.getchannel("A")) == 0 if image.mode == "RGBA" else None
+
+
+def _checked(indices: np.ndarray, path: Path, tissues: TissueSet) -> np.ndarray:
+    """Refuse values outside the set; background becomes 255."""
+    allowed = tissues.mask_values()
+    unknown = [int(value) for value in np.unique(indices) if int(value) not in allowed]
     if unknown:
+        known = ", ".join(str(value) for value in sorted(allowed))
+        found = ", ".join(map(str, unknown[:4])) + (", …" if len(unknown) > 4 else "")
         raise DataError(
-            f"{path}: holds the mask index {unknown[0]}, which the tissue set '{tissues.name}' does not have "
-            f"(it has {_known(tissues)})."
+            f"{path}: holds the mask index {found}, which the tissue set '{tissues.name}' does not have "
+            f"(it has {known})."
         )
     mask = indices.astype(np.uint8)
     mask[mask >= len(tissues)] = IGNORE_INDEX
     return mask
 
 
-def _known(tissues: TissueSet) -> str:
-    return ", ".join(str(v) for v in sorted(tissues.mask_values()))
-
-
-def _has_other_palette_order(image: Image.Image, tissues: TissueSet) -> bool:
-    """Whether the file's palette holds all tissue colours, but at other indices than the set."""
-    flat = image.getpalette("RGB") or []
-    colors = [tuple(flat[i : i + 3]) for i in range(0, len(flat), 3)]
-    ours = list(tissues.colors)
-    return colors[: len(ours)] != ours and all(color in colors for color in ours)
-
-
-def _from_colors(rgb: np.ndarray, path: Path, tissues: TissueSet) -> np.ndarray:
-    codes = (rgb[..., 0].astype(np.int64) << 16) | (rgb[..., 1].astype(np.int64) << 8) | rgb[..., 2]
-    table = {_code(color): k for k, color in enumerate(tissues.colors)}
-    if tissues.background is not None:
-        table[_code(tissues.background.color)] = tissues.background.index
-    table.setdefault(_code((255, 255, 255)), IGNORE_INDEX)
-    present = np.unique(codes)
-    unknown = [int(c) for c in present if int(c) not in table]
-    if unknown:
-        red, green, blue = unknown[0] >> 16, (unknown[0] >> 8) & 255, unknown[0] & 255
-        hint = (
-            " So many colours mean that it was saved with loss (JPEG) or smoothed; save masks as PNG."
-            if len(unknown) > 16
-            else ""
-        )
-        raise DataError(
-            f"{path}: holds the colour ({red}, {green}, {blue}), which the tissue set '{tissues.name}' does not have.{hint}"
-        )
-    indices = np.full(codes.shape, IGNORE_INDEX, dtype=np.uint8)
-    for code in present:
-        indices[codes == code] = table[int(code)]
-    return indices
-
-
-def _code(color: tuple[int, int, int]) -> int:
-    return (color[0] << 16) | (color[1] << 8) | color[2]
-
-
 def write_mask(path: Path, mask: np.ndarray, tissues: TissueSet) -> None:
-    """Write a mask [H, W] uint8 as a palette PNG in the set's colours, atomically."""
+    """Write a mask [H, W] uint8 (0..K-1, 255 where not scored) as a palette PNG in the set's colours, atomically."""
     height, width = mask.shape
     image = Image.new("P", (width, height))
     image.putpalette(tissues.palette())

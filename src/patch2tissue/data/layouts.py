@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import os.path
 from collections.abc import Iterable
 from pathlib import Path
 
 from patch2tissue.data.images import IMAGE_EXTENSIONS
 from patch2tissue.data.labels import NAME_LAYOUTS, layout_of, parse_label, patient_of, slide_of
+from patch2tissue.data.labels_csv import read_labels_csv
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.tissues import TissueSet
 
+__all__ = ["LAYOUTS", "SPLITS", "detect_layout", "load_images_and_masks", "load_split", "read_labels_csv"]
+
 LAYOUTS = (*NAME_LAYOUTS, "csv")
 """Ways a label can be written."""
+
+SPLITS = ("train", "val", "test")
+"""Folders of a data set. Only train needs labels."""
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -48,7 +53,7 @@ def labels_file(root: Path, split: str) -> Path | None:
 
 
 def detect_layout(split_folder: Path, tissues: TissueSet) -> str:
-    """Find out how labels are written in a split.
+    """Find out how labels are written in a split: in labels.csv, or in the form that most file names have.
 
     Raises:
         DataError: if there is no image, or no label is recognised.
@@ -58,7 +63,7 @@ def detect_layout(split_folder: Path, tissues: TissueSet) -> str:
     files = image_files(image_folder(split_folder))
     if not files:
         raise DataError(f"{split_folder}: holds no images ({', '.join(sorted(IMAGE_EXTENSIONS))}).")
-    counts = {layout: 0 for layout in NAME_LAYOUTS}
+    counts = dict.fromkeys(NAME_LAYOUTS, 0)
     for path in files:
         layout = layout_of(path.stem)
         if layout is not None:
@@ -73,74 +78,12 @@ def detect_layout(split_folder: Path, tissues: TissueSet) -> str:
     return best
 
 
-def read_labels_csv(path: Path, tissues: TissueSet) -> dict[Path, tuple[int, ...]]:
-    """Read `path,<tissue>,<tissue>,…` with 0 and 1; tissue columns by name or abbreviation, in any order.
-
-    Returns:
-        Labels by image file, in the file's order; relative paths are relative to the CSV's folder.
-
-    Raises:
-        DataError: naming file and line.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text. Save it as 'CSV UTF-8'.") from None
-    try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path}: is not a valid CSV file: {error}.") from None
-    if not rows:
-        raise DataError(f"{path}: is empty. The first line must be path,{','.join(tissues.names)}.")
-    header = [cell.strip().lower() for cell in rows[0]]
-    columns = _columns(path, header, tissues)
-    labels: dict[Path, tuple[int, ...]] = {}
-    for number, row in enumerate(rows[1:], start=2):
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != len(header):
-            raise DataError(f"{path}, line {number}: has {len(row)} values instead of {len(header)}.")
-        name = row[columns[0]].strip()
-        if not name:
-            raise DataError(f"{path}, line {number}: has no path.")
-        values = [row[column].strip() for column in columns[1:]]
-        wrong = [value for value in values if value not in {"0", "1"}]
-        if wrong:
-            raise DataError(f"{path}, line {number}: '{wrong[0]}' is not a label; write 0 or 1.")
-        image = path.parent / name
-        if image in labels:
-            raise DataError(f"{path}, line {number}: '{name}' is listed twice.")
-        labels[image] = tuple(int(value) for value in values)
-    return labels
-
-
-def _columns(path: Path, header: list[str], tissues: TissueSet) -> list[int]:
-    """Indices of the path column and of each tissue's column."""
-    if "path" not in header:
-        raise DataError(f"{path}, line 1: has no column 'path'. It must read path,{','.join(tissues.names)}.")
-    columns = [header.index("path")]
-    for tissue in tissues.tissues:
-        places = [i for i, cell in enumerate(header) if cell in (tissue.name.lower(), tissue.abbreviation.lower())]
-        if len(places) != 1:
-            problem = "no column" if not places else "two columns"
-            raise DataError(f"{path}, line 1: has {problem} for the tissue '{tissue.name}' ({tissue.abbreviation}).")
-        columns.append(places[0])
-    unknown = [cell for i, cell in enumerate(header) if i not in columns]
-    if unknown:
-        raise DataError(
-            f"{path}, line 1: the column '{unknown[0]}' is no tissue of the set '{tissues.name}' "
-            f"({', '.join(tissues.names)})."
-        )
-    return columns
-
-
 def load_split(root: Path, split: str, tissues: TissueSet, layout: str = "auto") -> list[Patch]:
     """Find the patches of a split, sorted by name.
 
     Images lie in `root/split/` or `root/split/img/`, masks of the same name in `root/split/mask/`. Masks are listed,
-    not opened.
+    not opened. With a labels.csv, train is what the table lists (it may point anywhere, as long as that is not val or
+    test); val and test are the images of their folders, with the table's labels where it has some.
 
     Args:
         root: data folder.
@@ -151,47 +94,59 @@ def load_split(root: Path, split: str, tissues: TissueSet, layout: str = "auto")
     Raises:
         DataError: if the split is missing, or names or labels are unusable.
     """
-    folder = Path(root) / split
-    table = labels_file(Path(root), split)
-    if not folder.is_dir() and not (split == "train" and table is not None):
-        raise DataError(f"{folder}: there is no such folder. A data set holds train/, and val/ or test/ for scoring.")
+    root = Path(root)
+    folder = root / split
+    table = labels_file(root, split)
     needs_labels = split == "train"
+    if not folder.is_dir() and not (needs_labels and table is not None):
+        raise DataError(f"{folder}: there is no such folder. A data set holds train/, and val/ or test/ for scoring.")
     if layout == "auto":
         layout = detect_layout(folder, tissues) if needs_labels or table is not None else ""
     if layout == "csv":
         if table is None:
             raise DataError(f"{root}: layout is csv, but there is no labels.csv in it or in {split}/.")
-        return _from_csv(table, folder, tissues, needs_labels)
-    files = image_files(image_folder(folder))
+        labels = read_labels_csv(table, tissues)
+        if needs_labels:
+            files = [path for path in labels if belongs_to(path, root, split)]
+            missing = next((path for path in files if not path.is_file()), None)
+            if missing is not None:
+                raise DataError(f"{missing}: is listed in {table}, but there is no such file.")
+        else:
+            files = image_files(image_folder(folder))
+    else:
+        files = image_files(image_folder(folder))
+        labels = _labels_in_names(files, layout, tissues, needs_labels)
     masks = mask_files(folder)
-    patches = []
+    by_place = {os.path.normpath(path): values for path, values in labels.items()}
+    patches = [_patch(path, by_place.get(os.path.normpath(path)), masks.get(path.stem)) for path in files]
+    return _checked(patches, folder if layout != "csv" or table is None else table, needs_labels)
+
+
+def belongs_to(path: Path, root: Path, split: str) -> bool:
+    """Whether an image that labels.csv lists is one of this split: it lies in its folder, or in none for train."""
+    normal = Path(os.path.normpath(path))
+    home = next((name for name in SPLITS if Path(os.path.normpath(root / name)) in normal.parents), "train")
+    return home == split
+
+
+def _labels_in_names(
+    files: list[Path], layout: str, tissues: TissueSet, needs_labels: bool
+) -> dict[Path, tuple[int, ...]]:
+    """Labels of the file names that carry one; where none is needed, what only looks like a label is none."""
+    labels = {}
     for path in files:
         form = layout or layout_of(path.stem)
-        labels = parse_label(path.stem, form, tissues) if form and (layout or _fits(path.stem, form, tissues)) else None
-        patches.append(_patch(path, labels, masks.get(path.stem)))
-    return _checked(patches, folder, needs_labels)
-
-
-def _fits(stem: str, layout: str, tissues: TissueSet) -> bool:
-    try:
-        return parse_label(stem, layout, tissues) is not None
-    except DataError:
-        return False
-
-
-def _from_csv(table: Path, folder: Path, tissues: TissueSet, needs_labels: bool) -> list[Patch]:
-    labels = read_labels_csv(table, tissues)
-    masks = mask_files(folder)
-    patches = []
-    for path, values in labels.items():
-        # a table of the whole data set lists other splits too
-        inside = folder.resolve() in path.resolve().parents
-        if table.parent != folder and folder.is_dir() and not inside:
+        if form is None:
             continue
-        if not path.is_file():
-            raise DataError(f"{path}: is listed in {table}, but there is no such file.")
-        patches.append(_patch(path, values, masks.get(path.stem)))
-    return _checked(patches, table, needs_labels)
+        try:
+            found = parse_label(path.stem, form, tissues)
+        except DataError as error:
+            if needs_labels or layout not in ("", *NAME_LAYOUTS):
+                raise DataError(f"{path.parent}/{error}") from None
+            continue
+        if found is not None:
+            labels[path] = found
+    return labels
 
 
 def _patch(path: Path, labels: tuple[int, ...] | None, mask: Path | None) -> Patch:
@@ -204,8 +159,10 @@ def _checked(patches: list[Patch], source: Path, needs_labels: bool) -> list[Pat
     if twice is not None:
         raise DataError(f"{source}: two images are called '{twice}'. Names must differ in more than the extension.")
     if needs_labels:
+        if not patches:
+            raise DataError(f"{source}: holds no patches to train on ({', '.join(sorted(IMAGE_EXTENSIONS))}).")
         _refuse(source, [p for p in patches if p.labels is None], "carry no label")
-        _refuse(source, [p for p in patches if p.labels is not None and not any(p.labels)], "have a label with no tissue")
+        _refuse(source, [p for p in patches if p.labels and not any(p.labels)], "have a label with no tissue")
     return patches
 
 
@@ -222,7 +179,8 @@ def _refuse(source: Path, bad: list[Patch], problem: str) -> None:
     if bad:
         examples = ", ".join(patch.path.name for patch in bad[:3])
         raise DataError(
-            f"{source}: {len(bad)} training patches {problem}, for example {examples}. `patch2tissue check` lists them all."
+            f"{source}: {len(bad)} training patches {problem}, for example {examples}. "
+            "`patch2tissue check` lists them all."
         )
 
 

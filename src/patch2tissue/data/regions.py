@@ -147,7 +147,8 @@ def _read_pair(image_path: Path, mask_path: Path, tissues: TissueSet) -> tuple[n
     image, mask = read_image(image_path), read_mask(mask_path, tissues)
     if image.shape[:2] != mask.shape:
         raise DataError(
-            f"{mask_path}: is {mask.shape[1]}×{mask.shape[0]} px, but its image is {image.shape[1]}×{image.shape[0]} px."
+            f"{mask_path}: is {mask.shape[1]}×{mask.shape[0]} px, but its image is "
+            f"{image.shape[1]}×{image.shape[0]} px."
         )
     return image, mask
 
