@@ -7,10 +7,9 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from patch2tissue.data.synthetic.difficulty import LYMPHOCYTES, NECROSIS, STROMA, TUMOUR, Difficulty
-from patch2tissue.data.synthetic.fields import FloatArray, displace, smooth_noise, soft_step
+from patch2tissue.data.synthetic.fields import FloatArray, blur, displace, smooth_noise, soft_step
 from patch2tissue.data.synthetic.layout import TISSUES, Layout
 from patch2tissue.data.synthetic.nuclei import (
     ACTIVATED,
@@ -87,7 +86,7 @@ def choose_forms(rng: np.random.Generator, layout: Layout, difficulty: Difficult
         for changed, neighbour, form in REACTIONS:
             if changed == tissue and rng.random() < difficulty.reaction and layout.weights[neighbour].any():
                 names[tissue] = form
-                near = ndimage.gaussian_filter(layout.weights[neighbour], 14.0 / um_per_pixel, truncate=3.0)
+                near = blur(layout.weights[neighbour], 14.0 / um_per_pixel)
                 amount[tissue] = soft_step(near + np.float32(0.03) * noise, 0.05, 0.08)
                 break
     return Forms(tuple(names), amount)

@@ -16,7 +16,7 @@ from patch2tissue.data.synthetic.difficulty import (
     Composition,
     Difficulty,
 )
-from patch2tissue.data.synthetic.fields import FloatArray, MaskArray, displace, fractal_noise, smooth_noise
+from patch2tissue.data.synthetic.fields import FloatArray, MaskArray, blur, displace, fractal_noise, smooth_noise
 
 TISSUES = 4
 LEAST_SHARE = 0.04
@@ -139,7 +139,7 @@ def _softened(mask: MaskArray, sigma: float) -> FloatArray:
         return weights
     for tissue in present:
         region = (mask == tissue).astype(np.float32)
-        weights[tissue] = ndimage.gaussian_filter(region, sigma, truncate=3.0)
+        weights[tissue] = blur(region, sigma)
     return np.asarray(weights / weights.sum(axis=0), np.float32)
 
 

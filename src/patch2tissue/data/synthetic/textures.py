@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from patch2tissue.data.synthetic.cells import Forms
 from patch2tissue.data.synthetic.difficulty import LYMPHOCYTES, NECROSIS, STROMA, TUMOUR
-from patch2tissue.data.synthetic.fields import FloatArray, fractal_noise, smooth_noise, soft_step, stretched_noise
+from patch2tissue.data.synthetic.fields import FloatArray, blur, fractal_noise, smooth_noise, soft_step, stretched_noise
 from patch2tissue.data.synthetic.layout import Layout
 from patch2tissue.data.synthetic.nuclei import PALE_TUMOUR, Nuclei
 from patch2tissue.data.synthetic.slides import Slide
@@ -40,7 +40,7 @@ def lay_fibres(rng: np.random.Generator, layout: Layout, um_per_pixel: float) ->
     across += np.float32(rng.uniform(5.0, 10.0)) * smooth_noise(rng, shape, 26.0 / um_per_pixel)
     across += 1.2 * smooth_noise(rng, shape, 7.0 / um_per_pixel)
     if (layout.mask == TUMOUR).any():
-        nest = ndimage.gaussian_filter((layout.mask == TUMOUR).astype(np.float32), 5.0 / um_per_pixel, truncate=3.0)
+        nest = blur((layout.mask == TUMOUR).astype(np.float32), 5.0 / um_per_pixel)
         across += np.float32(rng.choice((-1, 1)) * 16.0) * nest
     down, right = np.gradient(across)
     return Fibres(across, along, np.arctan2(-right, down).astype(np.float32))
