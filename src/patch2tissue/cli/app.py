@@ -6,15 +6,25 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from patch2tissue import __version__
+from patch2tissue.cli.check import check
+from patch2tissue.cli.compare import compare
 from patch2tissue.cli.demo import demo
 from patch2tissue.cli.doctor import doctor
+from patch2tissue.cli.evaluate import evaluate
+from patch2tissue.cli.patches import patches
+from patch2tissue.cli.predict import predict
+from patch2tissue.cli.pseudo_labels import pseudo_labels
+from patch2tissue.cli.report import report
+from patch2tissue.cli.score import score
+from patch2tissue.cli.synthetic import synthetic
+from patch2tissue.cli.train import train
 from patch2tissue.errors import Patch2TissueError
 from patch2tissue.progress import console as progress_console
 
@@ -31,25 +41,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
-def _find(name: str) -> Any:  # until every command's file is here
-    import importlib.util
-
-    if importlib.util.find_spec(f"patch2tissue.cli.{name}") is None:
-        return None
-    return getattr(importlib.import_module(f"patch2tissue.cli.{name}"), name)
-
-
 _PANELS = {
     "Start here": (doctor, demo),
-    "Data": (_find("synthetic"), _find("check"), _find("patches")),
-    "Train and predict": (_find("train"), _find("pseudo_labels"), _find("predict")),
-    "Judge": (_find("evaluate"), _find("score"), _find("compare"), _find("report")),
+    "Data": (synthetic, check, patches),
+    "Train and predict": (train, pseudo_labels, predict),
+    "Judge": (evaluate, score, compare, report),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        if _command is not None:
-            app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel)(_command)
+        app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel)(_command)
 
 
 def _print_version(asked: bool) -> None:
