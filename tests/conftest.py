@@ -95,3 +95,17 @@ def fabricate() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def run_command() -> Callable[..., int]:
+    """Run `patch2tissue ARGUMENTS` in this process; returns the exit code."""
+
+    def run(*arguments: object) -> int:
+        from patch2tissue.cli.app import main
+
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        return int(left.value.code or 0)
+
+    return run

@@ -1,0 +1,91 @@
+"""Boundary F-score against a brute-force reference and known shifts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patch2tissue.evaluation.boundaries import BoundaryCounts, tissue_boundary
+
+
+def brute_force(prediction: np.ndarray, truth: np.ndarray, tissues: int, tolerance: float) -> float:
+    """Every pixel against every pixel."""
+    height, width = truth.shape
+
+    def edge(labels: np.ndarray, tissue: int) -> list[tuple[int, int]]:
+        found = []
+        for y in range(height):
+            for x in range(width):
+                if truth[y, x] == 255 or labels[y, x] != tissue:
+                    continue
+                for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+                    ny, nx = y + dy, x + dx
+                    if 0 <= ny < height and 0 <= nx < width and truth[ny, nx] != 255 and labels[ny, nx] != tissue:
+                        found.append((y, x))
+                        break
+        return found
+
+    def share(these: list[tuple[int, int]], those: list[tuple[int, int]]) -> float:
+        near = [any(math.dist(a, b) <= tolerance for b in those) for a in these]
+        return sum(near) / len(near) if near else 0.0
+
+    scores = []
+    for tissue in range(tissues):
+        found, wanted = edge(prediction, tissue), edge(truth, tissue)
+        if found or wanted:
+            precision, recall = share(found, wanted), share(wanted, found)
+            scores.append(0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 9999))
+def test_equals_brute_force(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 3, (4, 4)).astype(np.uint8)
+    truth = np.kron(coarse, np.ones((4, 4), np.uint8))
+    prediction = np.roll(truth, int(rng.integers(0, 4)), axis=1)
+    truth = truth.copy()
+    truth[rng.random(truth.shape) < 0.05] = 255
+    counts = BoundaryCounts(3, (2.0, 5.0))
+    counts.update(prediction, truth)
+    for tolerance in (2.0, 5.0):
+        found = counts.scores()[f"boundary_f_{tolerance:g}px"]
+        np.testing.assert_allclose(found, brute_force(prediction, truth, 3, tolerance), equal_nan=True)
+
+
+@pytest.mark.parametrize(("shift", "at_two", "at_five"), [(0, 1.0, 1.0), (2, 1.0, 1.0), (4, 0.0, 1.0), (12, 0.0, 0.0)])
+def test_a_straight_edge_that_is_shifted(shift: int, at_two: float, at_five: float) -> None:
+    truth = np.zeros((30, 60), np.uint8)
+    truth[:, 30:] = 1
+    prediction = np.zeros_like(truth)
+    prediction[:, 30 + shift :] = 1
+    counts = BoundaryCounts(2)
+    counts.update(prediction, truth)
+    assert counts.scores() == {"boundary_f_2px": at_two, "boundary_f_5px": at_five}
+
+
+def test_image_border_and_unscored_regions_are_no_boundaries() -> None:
+    labels = np.zeros((6, 6), np.uint8)
+    scored = np.ones((6, 6), bool)
+    assert not tissue_boundary(labels, 0, scored).any()
+    labels[:, 3:] = 1
+    scored[:, 3:] = False
+    assert not tissue_boundary(labels, 0, scored).any()
+    assert all(math.isnan(v) for v in BoundaryCounts(2).scores().values())
+
+
+def test_counts_of_images_add_up() -> None:
+    rng = np.random.default_rng(3)
+    images = [(rng.integers(0, 2, (8, 8)).astype(np.uint8), rng.integers(0, 2, (8, 8)).astype(np.uint8)) for _ in "abc"]
+    together, apart = BoundaryCounts(2), BoundaryCounts(2)
+    for prediction, truth in images:
+        together.update(prediction, truth)
+        one = BoundaryCounts(2)
+        one.update(prediction, truth)
+        apart.merge(one)
+    assert together.scores() == apart.scores()
