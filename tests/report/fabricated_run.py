@@ -190,7 +190,7 @@ def _scores(
                 continue
             table = confusion[kind]
             hits = np.diag(table)
-            iou = hits / (table.sum(0) + table.sum(1) - hits)
+            iou = hits / (table.sum(0) + table.sum(1) - hits).clip(min=1)
             miou, acc = float(iou.mean()), float(hits.sum() / table.sum())
             entries[kind] = {
                 "miou": miou,

@@ -21,6 +21,7 @@ def report(
     import json
 
     from rich.console import Console
+    from rich.markup import escape
 
     from patch2tissue.progress import console as messages
     from patch2tissue.run_folder import RunFolder
@@ -28,12 +29,17 @@ def report(
     folder = RunFolder(run)
     folder.config()  # fails early, and says so, if this is no run folder
 
+    from patch2tissue.errors import DataError
     from patch2tissue.report.build import build_report
 
     if not folder.scores_file.is_file():
         from patch2tissue.evaluation.run_scores import score_run
 
-        score_run(folder)
+        try:
+            score_run(folder)
+        except DataError as error:
+            # the rest of the run can still be shown, and the page says what is missing
+            messages.print("[yellow]Not scored:[/]", escape(str(error)), highlight=False)
     with messages.status("Writing the report ..."):
         page = build_report(folder)
     if as_json:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from markupsafe import Markup
 
-from patch2tissue.data.datasets import canvas_size
-from patch2tissue.data.images import read_image, read_mask
+from patch2tissue.data.images import image_size, read_image, read_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.report.figures import Line, panel
@@ -18,7 +18,6 @@ from patch2tissue.report.pictures import (
     Picture,
     color_mask,
     describe_mask,
-    drawing,
     heat,
     mean_iou,
     overlay,
@@ -86,7 +85,7 @@ def read_history(path: Path) -> History | None:
                 file["accumulated"].astype(np.float32),
                 file["present"],
             )
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(f"{path}: cannot be read ({error}). Train stage craanet again, or delete the file.") from None
     expected = (len(history.epochs), len(history.names))
     if history.current.shape != history.accumulated.shape or history.current.shape[:2] != expected:
@@ -119,7 +118,7 @@ def accumulation_view(record: RunRecord) -> AccumulationView | None:
     filled = history.accumulated.reshape(len(history.epochs), -1).max(axis=1) > 0
     start = int(filled.argmax()) if filled.any() else None
     shown = shown_epochs(history.epochs, start)
-    side = canvas_size(list(record.train.values()), record.config.data.patch_size)
+    side = record.config.data.patch_size or max(max(image_size(patch.path)) for patch in record.train.values())
     tissues = record.tissues
     painters = [_Painter(record, record.train[history.names[i]], history, i, side, tissues) for i in places]
     first = next((painter for painter in painters if sum(painter.present) > 1), painters[0])
@@ -188,11 +187,11 @@ class _Painter:
         if final_file.is_file():
             labels = read_mask(final_file, self.tissues)
             alt = f"{self.patch.name}, pseudo label: {describe_mask(labels, self.tissues)}"
-            final = drawing(color_mask(labels, self.tissues), alt, self._agreement(labels))
+            final = photo(color_mask(labels, self.tissues, self.image), alt, self._agreement(labels))
         mask = None
         if self.truth is not None:
             alt = f"{self.patch.name}, mask: {describe_mask(self.truth, self.tissues)}"
-            mask = drawing(color_mask(self.truth, self.tissues), alt)
+            mask = photo(color_mask(self.truth, self.tissues, self.image), alt)
         return PatchStory(
             name=self.patch.name,
             present=self.present,

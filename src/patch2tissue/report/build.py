@@ -25,8 +25,10 @@ from patch2tissue.report.tables import (
     confusions,
     curve_groups,
     data_summary,
+    interval_note,
     overview_chart,
     score_tables,
+    tissue_areas,
     tissue_tables,
 )
 from patch2tissue.run_folder import RunFolder
@@ -73,6 +75,8 @@ def _context(record: RunRecord) -> dict[str, Any]:
         "synthetic": isinstance(config.data.source, SyntheticSource),
         "regions": isinstance(config.data.source, RegionSource),
         "cards": cards(record),
+        "interval_note": interval_note(record),
+        "areas": tissue_areas(record),
         "overview": overview_chart(record),
         "data": data_summary(record),
         "curves": curve_groups(record),

@@ -42,7 +42,7 @@ def score_chart(groups: Mapping[str, Sequence[ScoreRow]]) -> Markup:
     left = max(0.0, math.floor((lowest - 0.01) / step) * step)
     right = min(1.0, math.ceil((highest + 0.01) / step) * step)
     lines = len(rows) + len(groups)
-    with chart(860, 34 * lines + 46) as (figure, axes):
+    with chart(1140, 30 * lines + 46, (0, 175, 46, 150)) as (figure, axes):
         y = 0
         ticks: list[tuple[int, str, bool]] = []
         for title, group in groups.items():
@@ -61,7 +61,8 @@ def score_chart(groups: Mapping[str, Sequence[ScoreRow]]) -> Markup:
         axes.set_yticks([])
         axes.set_ylim(y - 0.4, -0.6)
         axes.set_xlim(left, right)
-        axes.grid(axis="x")
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("MIoU against masks, with 95% interval")
         alt = "MIoU with 95% intervals. " + "; ".join(
@@ -118,11 +119,12 @@ def panel(
     """
     from matplotlib.ticker import MaxNLocator
 
-    with chart(*size) as (figure, axes):
+    few = max((len(line.points) for line in lines), default=0) < 16
+    with chart(*size, (30, 92 if labels else 12, 42, 50)) as (figure, axes):
         for line in lines:
             xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
             axes.plot(xs, ys, color=SERIES.get(line.key, MUTED), linestyle=(0, (4, 2)) if line.dashed else "-",
-                      marker="o" if len(xs) < 16 else None, markersize=3.5)  # fmt: skip
+                      marker="o" if few else None, markersize=3.5)  # fmt: skip
         for y, line in zip(_apart(lines, axes.get_ylim()), lines, strict=True):
             if labels and line.points:
                 axes.annotate(line.label, (line.points[-1][0], y), xytext=(8, 0), textcoords="offset points",
@@ -135,7 +137,7 @@ def panel(
         axes.set_xlabel(x_label, fontsize=11)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.grid(axis="x", visible=False)
+        axes.grid(False, axis="x")
         if zero:
             axes.set_ylim(bottom=0)
         ends = ", ".join(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,13 @@ from patch2tissue.report.pictures import (
     Picture,
     color_mask,
     describe_mask,
-    drawing,
     error_map,
     heat,
     mean_iou,
     photo,
 )
 from patch2tissue.report.record import RunRecord, mapping, number
+from patch2tissue.tissues import IGNORE_INDEX
 
 SHOWN_TRAIN = 6
 SHOWN_BEST, SHOWN_MIDDLE, SHOWN_WORST = 2, 2, 3
@@ -36,7 +37,6 @@ class Row:
     name: str
     present: tuple[int, ...] | None
     pictures: list[Picture | None]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Gallery:
     columns: list[str]
     groups: list[Group]
     scored: bool = False
-    note: str = field(default="")
+    note: str = ""
 
 
 def spread(items: Sequence[Patch], count: int) -> list[Patch]:
@@ -79,14 +79,14 @@ def pseudo_label_gallery(record: RunRecord) -> Gallery | None:
     columns += ["Final, as trained on", "Confidence"] + (["Mask"] if masked else [])
     rows = []
     for patch in chosen:
-        truth = _mask_of(patch, record)
+        image, truth = read_image(patch.path), _mask_of(patch, record)
         files = [folder / "variants" / key / f"{patch.name}.png" for key in keys]
-        pictures: list[Picture | None] = [photo(read_image(patch.path), f"{patch.name}, image")]
+        pictures: list[Picture | None] = [photo(image, f"{patch.name}, image")]
         for column, file in zip(columns[1:], [*files, folder / "masks" / f"{patch.name}.png"], strict=False):
-            pictures.append(_label_picture(file, f"{patch.name}, {column}", truth, record))
+            pictures.append(_label_picture(file, f"{patch.name}, {column}", image, truth, record))
         pictures.append(_confidence(folder / "confidence" / f"{patch.name}.png", patch.name))
         if masked:
-            pictures.append(_truth_picture(patch.name, truth, record))
+            pictures.append(None if truth is None else _truth_picture(patch.name, image, truth, record))
         rows.append(Row(patch.name, patch.labels, pictures))
     return Gallery(columns, [Group("", rows)], scored=masked)
 
@@ -109,36 +109,47 @@ def prediction_gallery(record: RunRecord) -> Gallery | None:
     columns = ["Image", *(PREDICTIONS[key] for key in methods)] + (["Mask", "Wrong pixels"] if masked else [])
 
     def row(patch: Patch) -> Row:
-        image = read_image(patch.path)
-        truth = _mask_of(patch, record)
+        image, truth = read_image(patch.path), _mask_of(patch, record)
         pictures: list[Picture | None] = [photo(image, f"{patch.name}, image")]
         for key in methods:
             file = _prediction(run.predictions(key), patch.name)
-            value = scores[key].get(patch.name)
-            pictures.append(
-                _label_picture(file, f"{patch.name}, {PREDICTIONS[key]}", truth, record, value, given=bool(scores[key]))
-            )
-        if masked:
-            pictures.append(_truth_picture(patch.name, truth, record))
-            file = _prediction(run.predictions(main), patch.name)
-            pictures.append(_error_picture(patch.name, image, read_mask(file, record.tissues), truth))
-        return Row(patch.name, patch.labels, pictures)
+            scored = {"value": scores[key].get(patch.name)} if scores[key] else {}
+            pictures.append(_label_picture(file, f"{patch.name}, {PREDICTIONS[key]}", image, truth, record, **scored))
+        if truth is None:
+            return Row(patch.name, patch.labels, pictures + [None, None] * masked)
+        predicted = read_mask(_prediction(run.predictions(main), patch.name), record.tissues)
+        pictures.append(_truth_picture(patch.name, image, truth, record))
+        pictures.append(_error_picture(patch.name, image, predicted, truth))
+        return Row(patch.name, _tissues_in(truth, record), pictures)
 
-    groups = [Group(title, [row(p) for p in patches]) for title, patches in _picked(ranked, predicted)]
+    groups = [Group(title, [row(p) for p in patches]) for title, patches in _picked(ranked, predicted, record)]
     return Gallery(columns, groups, scored=masked, note=PREDICTIONS[main])
 
 
-def _picked(ranked: Sequence[Patch], predicted: Sequence[Patch]) -> list[tuple[str, list[Patch]]]:
+def _picked(ranked: list[Patch], predicted: list[Patch], record: RunRecord) -> list[tuple[str, list[Patch]]]:
+    """Headings and images: best and middle of those with several tissues, one alone being easy, and worst of all."""
+    total = SHOWN_BEST + SHOWN_MIDDLE + SHOWN_WORST
     if not ranked:
-        return [("", spread(list(predicted), SHOWN_BEST + SHOWN_MIDDLE + SHOWN_WORST))]
-    if len(ranked) <= SHOWN_BEST + SHOWN_MIDDLE + SHOWN_WORST:
-        return [("All, from best to worst", list(ranked))]
-    middle = (len(ranked) - SHOWN_MIDDLE) // 2
-    return [
-        ("Best", list(ranked[:SHOWN_BEST])),
-        ("In the middle", list(ranked[middle : middle + SHOWN_MIDDLE])),
-        ("Worst", list(ranked[-SHOWN_WORST:])),
+        return [("", spread(predicted, total))]
+    if len(ranked) <= total:
+        return [("All, from best to worst", ranked)]
+    worst, others = ranked[-SHOWN_WORST:], ranked[:-SHOWN_WORST]
+    mixed = (patch for patch in others if sum(_tissues_in(_mask_of(patch, record), record)) > 1)
+    best = list(islice(mixed, SHOWN_BEST))
+    middle = (patch for patch in others[len(others) // 2 :] if patch not in best)
+    middle = (patch for patch in middle if sum(_tissues_in(_mask_of(patch, record), record)) > 1)
+    groups = [
+        ("Best of those with more than one tissue", best or others[:SHOWN_BEST]),
+        ("In the middle", list(islice(middle, SHOWN_MIDDLE))),
+        ("Worst", worst),
     ]
+    return [group for group in groups if group[1]]
+
+
+def _tissues_in(mask: np.ndarray | None, record: RunRecord) -> tuple[int, ...]:
+    """1 for each tissue that the mask holds."""
+    found = set() if mask is None else set(np.unique(mask).tolist())
+    return tuple(int(k in found) for k in range(len(record.tissues)))
 
 
 def per_image_scores(record: RunRecord, method: str) -> dict[str, float]:
@@ -161,34 +172,28 @@ def _mask_of(patch: Patch, record: RunRecord) -> np.ndarray | None:
 
 
 def _label_picture(
-    file: Path,
-    what: str,
-    truth: np.ndarray | None,
-    record: RunRecord,
-    value: float | None = None,
-    *,
-    given: bool = False,
+    file: Path, what: str, image: np.ndarray, truth: np.ndarray | None, record: RunRecord, **scored: float | None
 ) -> Picture | None:
-    """A label map with its MIoU under it: `value` where scores are `given`, else computed here."""
+    """A label map with its MIoU under it: `value` if it is given, even as None, else computed here."""
     if not file.is_file():
         return None
     labels = read_mask(file, record.tissues)
-    if not given and truth is not None and truth.shape == labels.shape:
+    value = scored.get("value")
+    if "value" not in scored and truth is not None and truth.shape == labels.shape:
         value = mean_iou(labels, truth, len(record.tissues))
-    caption = None if value is None else f"{value:.2f}"
-    return drawing(color_mask(labels, record.tissues), f"{what}: {describe_mask(labels, record.tissues)}", caption)
+    alt = f"{what}: {describe_mask(labels, record.tissues)}"
+    return photo(color_mask(labels, record.tissues, image), alt, None if value is None else f"{value:.2f}")
 
 
-def _truth_picture(name: str, truth: np.ndarray | None, record: RunRecord) -> Picture | None:
-    if truth is None:
+def _truth_picture(name: str, image: np.ndarray, truth: np.ndarray, record: RunRecord) -> Picture:
+    alt = f"{name}, mask: {describe_mask(truth, record.tissues)}"
+    return photo(color_mask(truth, record.tissues, image), alt)
+
+
+def _error_picture(name: str, image: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> Picture | None:
+    if predicted.shape != truth.shape or image.shape[:2] != truth.shape:
         return None
-    return drawing(color_mask(truth, record.tissues), f"{name}, mask: {describe_mask(truth, record.tissues)}")
-
-
-def _error_picture(name: str, image: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None) -> Picture | None:
-    if truth is None or predicted.shape != truth.shape or image.shape[:2] != truth.shape:
-        return None
-    scored = truth != 255
+    scored = truth != IGNORE_INDEX
     share = float((predicted[scored] != truth[scored]).mean()) if scored.any() else 0.0
     text = f"{100 * share:.0f}% wrong"
     return photo(error_map(image, predicted, truth), f"{name}, wrong pixels marked: {text}", text)

@@ -42,14 +42,14 @@ SCORES = {
 }
 
 CURVES = {
-    "loss": "Loss, whole",
+    "loss": "Total loss",
     "label_f1": "F1 of patch labels",
     "loss_ce": "Cross-entropy",
     "loss_energy": "Dense energy",
     "loss_contrast": "Pixel contrast",
-    "labels_changed": "Share of labels set aside",
+    "labels_changed": "Share of labels corrected",
     "validation_miou": "MIoU on validation masks",
-    "learning_rate": "Learning rate",
+    "learning_rate": "Learning rate, ×10⁻³",
 }
 """Curves in the order they are shown; others follow under their own name."""
 

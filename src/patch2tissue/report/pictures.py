@@ -18,6 +18,7 @@ MAX_SIDE = 360
 """Longest side of an embedded picture in pixels; larger ones are scaled down."""
 
 _WRONG = np.array([213, 94, 0], dtype=np.float32)  # vermilion of the Okabe-Ito palette: apart from H&E for any eye
+_SHINE = 0.28
 _IGNORED_LIGHT, _IGNORED_DARK = 236, 186
 
 
@@ -31,7 +32,6 @@ class Picture:
         width: width in pixels.
         height: height in pixels.
         caption: short text under it, None for none.
-        crisp: enlarge without smoothing (label maps).
     """
 
     uri: str
@@ -39,36 +39,36 @@ class Picture:
     width: int
     height: int
     caption: str | None = None
-    crisp: bool = False
 
 
 def photo(image: np.ndarray, alt: str, caption: str | None = None) -> Picture:
-    """Embed a picture with continuous tones, uint8 [H, W, 3], with a little loss."""
-    small = _fit(Image.fromarray(image), Image.Resampling.LANCZOS)
-    return Picture(_webp(small, lossless=False), alt, small.width, small.height, caption)
+    """Embed a picture, uint8 [H, W, 3], with a little loss; scaled down if it is large."""
+    small = _fit(Image.fromarray(image))
+    return Picture(_webp(small), alt, small.width, small.height, caption)
 
 
-def drawing(image: np.ndarray, alt: str, caption: str | None = None) -> Picture:
-    """Embed a picture of flat colours, uint8 [H, W, 3], without loss."""
-    small = _fit(Image.fromarray(image), Image.Resampling.NEAREST)
-    return Picture(_webp(small, lossless=True), alt, small.width, small.height, caption, crisp=True)
-
-
-def _fit(image: Image.Image, filter_: Image.Resampling) -> Image.Image:
+def _fit(image: Image.Image) -> Image.Image:
     scale = MAX_SIDE / max(image.size)
     if scale >= 1.0:
         return image
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), filter_)
+    return image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+    )
 
 
-def _webp(image: Image.Image, *, lossless: bool) -> str:
+def _webp(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", lossless=lossless, quality=80 if lossless else 84, method=4)
+    image.save(buffer, format="WEBP", quality=86, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def color_mask(mask: np.ndarray, tissues: TissueSet) -> np.ndarray:
-    """Tissue colours of a label map [H, W] uint8; what is ignored (255) is hatched grey.
+def color_mask(mask: np.ndarray, tissues: TissueSet, image: np.ndarray | None = None) -> np.ndarray:
+    """Tissue colours of a label map; what is ignored (255) is hatched grey.
+
+    Args:
+        mask: uint8 [H, W].
+        tissues: gives the colours.
+        image: uint8 [H, W, 3] whose structure shines through, so that borders can be judged; None for flat colours.
 
     Returns:
         uint8 [H, W, 3].
@@ -82,7 +82,10 @@ def color_mask(mask: np.ndarray, tissues: TissueSet) -> np.ndarray:
     grey = np.where(stripes, _IGNORED_DARK, _IGNORED_LIGHT).astype(np.uint8)
     ignored = mask == IGNORE_INDEX
     colored[ignored] = grey[ignored][:, None]
-    return np.asarray(colored)
+    if image is None or image.shape != colored.shape:
+        return np.asarray(colored)
+    mixed = (1.0 - _SHINE) * colored + _SHINE * _faded(image, 1.0)
+    return np.asarray(mixed, dtype=np.uint8)
 
 
 def resize_maps(maps: np.ndarray, side: int, shape: tuple[int, int]) -> np.ndarray:

@@ -15,7 +15,6 @@ from patch2tissue.config import RunConfig
 from patch2tissue.data.layouts import load_images_and_masks, load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
-from patch2tissue.evaluation.run_scores import test_patches
 from patch2tissue.report.names import STAGES
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
@@ -88,13 +87,18 @@ def read_run(run: RunFolder) -> RunRecord:
 
 
 def _test_images(config: RunConfig, tissues: TissueSet) -> list[Patch]:
-    """The images that were scored; without masks, those that could be predicted."""
-    scored = test_patches(config, tissues)
-    if scored:
-        return scored
+    """The images that scoring takes: `data.test_path`, else `test`, else `val` if only that one has masks.
+
+    Without masks, the images that could be predicted. (As `evaluation.run_scores`, which cannot be imported here
+    without torch.)
+    """
     if config.data.test_path is not None:
         return load_images_and_masks(Path(config.data.test_path), tissues)
-    return load_split(Path(config.data.path), "test", tissues, config.data.layout)
+    folders = [Path(config.data.path) / split for split in ("test", "val")]
+    found = [load_images_and_masks(folder, tissues) for folder in folders if folder.is_dir()]
+    if not found:
+        raise DataError(f"{config.data.path}: holds neither test/ nor val/.")
+    return next((patches for patches in found if any(patch.mask is not None for patch in patches)), found[0])
 
 
 def _patches(record: RunRecord, split: str, load: Callable[[], list[Patch]]) -> dict[str, Patch]:

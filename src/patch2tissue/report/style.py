@@ -71,17 +71,26 @@ _RC: Any = {
 
 
 @contextmanager
-def chart(width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of `width` by `height` CSS pixels with one pair of axes, in the page's look."""
+def chart(width: int, height: int, margins: tuple[int, int, int, int]) -> Iterator[tuple[Figure, Axes]]:
+    """A figure in the page's look with one pair of axes.
+
+    Args:
+        width: width in CSS pixels.
+        height: height in CSS pixels.
+        margins: room around the axes in CSS pixels: top, right, bottom, left. Fixed, since finding it out by drawing
+            everything twice takes longer than all the rest.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    top, right, bottom, left = margins
     with mpl.rc_context(_RC):
         # one point is one CSS pixel in the SVG
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(width / 72, height / 72))
         FigureCanvasAgg(figure)
-        yield figure, figure.add_subplot()
+        inside = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+        yield figure, figure.add_axes(inside)
 
 
 def to_svg(figure: Figure, name: str, alt: str) -> Markup:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from patch2tissue.report.names import (
     SCORES,
     STAGES,
 )
-from patch2tissue.report.record import RunRecord, mapping, number
+from patch2tissue.report.record import RunRecord, mapping, number, read_csv
 
 PARTS: tuple[tuple[str, str, Mapping[str, str], Mapping[str, str]], ...] = (
     ("pseudo_labels", "Pseudo labels on train", PSEUDO_LABELS, PSEUDO_LABEL_NOTES),
@@ -31,51 +32,69 @@ _MAIN = {"pseudo_labels": "accumulated", "test": "full_method"}
 
 @dataclass(frozen=True)
 class Card:
-    """One key number: `value` large, `title` above, `note` below, `tone` good, bad or nothing."""
+    """One key number: `value` and its `unit` large, `title` above, `note` below, `tone` good, bad or nothing."""
 
     title: str
     value: str
     note: str
+    unit: str = ""
     tone: str = ""
 
 
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f} points".replace("-", "−")
+def _gain(title: str, difference: float, note: str) -> Card:
+    text = f"{100 * difference:+.1f}".replace("-", "−")
+    return Card(title, text, note, "points", "good" if difference > 0.0005 else "bad" if difference < -0.0005 else "")
 
 
-def _tone(difference: float) -> str:
-    return "good" if difference > 0.0005 else "bad" if difference < -0.0005 else ""
+def cards(record: RunRecord) -> dict[str, list[Card]]:
+    """The numbers that say whether the method worked, by group; those that were not measured are left out."""
+    groups = {"Predictions on test": _test_cards(record), "Pseudo labels on train": _pseudo_label_cards(record)}
+    return {title: group for title, group in groups.items() if group}
 
 
-def cards(record: RunRecord) -> list[Card]:
-    """The numbers that say whether the method worked; those that were not measured are left out."""
-    found = []
+def _test_cards(record: RunRecord) -> list[Card]:
     full = record.score("test", "full_method")
-    if full is not None:
-        low, high = interval(mapping(mapping(record.scores.get("test")).get("full_method")))
-        note = "" if low is None or high is None else f"95% interval {low:.3f} to {high:.3f}"
-        found.append(Card("Test MIoU, full method", f"{full:.3f}", note))
-        ceiling = record.score("test", "full_supervision")
-        if ceiling:
-            found.append(
-                Card(
-                    "Of full supervision", f"{100 * full / ceiling:.1f}%", f"trained on masks it reaches {ceiling:.3f}"
-                )
-            )
-        for key, what in (("cross_entropy_only", "the two losses"), ("cam_pipeline", "the whole method")):
-            other = record.score("test", key)
-            if other is not None:
-                note = f"against {PREDICTIONS[key].removeprefix('Full ')} at {other:.3f}"
-                found.append(Card(f"Gain by {what}", _points(full - other), note, _tone(full - other)))
-    accumulated = record.score("pseudo_labels", "accumulated")
-    if accumulated is not None:
-        found.append(Card("Pseudo-label MIoU, accumulated", f"{accumulated:.3f}", "on the training patches"))
-        for key, what in (("last_epoch", "accumulation"), ("cam", "stage 1")):
-            other = record.score("pseudo_labels", key)
-            if other is not None:
-                note = f"against {'the last epoch' if key == 'last_epoch' else 'plain CAM'} at {other:.3f}"
-                found.append(Card(f"Gain by {what}", _points(accumulated - other), note, _tone(accumulated - other)))
+    if full is None:
+        return []
+    low, high = interval(mapping(mapping(record.scores.get("test")).get("full_method")))
+    note = "against masks" if low is None or high is None else f"95% interval {low:.3f} to {high:.3f}"
+    found = [Card("Full method", f"{full:.3f}", note, "MIoU")]
+    ceiling = record.score("test", "full_supervision")
+    if ceiling:
+        note = f"trained on masks, it reaches {ceiling:.3f}"
+        found.append(Card("Share of full supervision", f"{100 * full / ceiling:.1f}", note, "%"))
+    plain = record.score("test", "cross_entropy_only")
+    if plain is not None:
+        found.append(_gain("Gain over cross-entropy only", full - plain, f"which reaches {plain:.3f}"))
+    cam = record.score("test", "cam_pipeline")
+    if cam is not None:
+        found.append(_gain("Gain over the CAM pipeline", full - cam, f"which reaches {cam:.3f}"))
     return found
+
+
+def _pseudo_label_cards(record: RunRecord) -> list[Card]:
+    accumulated = record.score("pseudo_labels", "accumulated")
+    if accumulated is None:
+        return []
+    found = [Card("Accumulated attention", f"{accumulated:.3f}", "before refinement", "MIoU")]
+    final = record.score("pseudo_labels", "refined")
+    if final is not None:
+        found.append(Card("Final pseudo labels", f"{final:.3f}", "what stage 2 learned from", "MIoU"))
+    for key, title in (("last_epoch", "Accumulated over last epoch"), ("cam", "Accumulated over plain CAM")):
+        other = record.score("pseudo_labels", key)
+        if other is not None:
+            found.append(_gain(title, accumulated - other, f"which reaches {other:.3f}"))
+    return found
+
+
+def interval_note(record: RunRecord) -> str:
+    """What the intervals are drawn over, for example 'over 40 patients'; empty if unknown."""
+    for part, key in (("test", "full_method"), ("pseudo_labels", "accumulated")):
+        entry = mapping(mapping(record.detail.get(part)).get(key))
+        groups, kind = number(entry.get("groups")), entry.get("grouped_by")
+        if groups and isinstance(kind, str):
+            return f"over {groups:.0f} {kind}{'s' if groups != 1 else ''}"
+    return ""
 
 
 def interval(scores: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -173,12 +192,14 @@ class Confusion:
     """A confusion matrix.
 
     Attributes:
+        key: method, as in scores.json.
         title: what was compared with the masks.
         shares: `shares[i][j]` of the pixels of tissue i were called j, in 0..1; a last column, if any, holds those
             that were given no tissue.
         pixels: number of pixels of every tissue.
     """
 
+    key: str
     title: str
     shares: list[list[float]]
     pixels: list[int]
@@ -206,8 +227,53 @@ def confusions(record: RunRecord) -> list[Confusion]:
         if counts.shape[1] > size and not counts[:, size].any():
             counts = counts[:, :size]
         shares = counts / totals.clip(min=1.0)[:, None]
-        found.append(Confusion(title, shares.tolist(), [int(total) for total in totals]))
+        found.append(Confusion(key, title, shares.tolist(), [int(total) for total in totals]))
     return found
+
+
+@dataclass(frozen=True)
+class Area:
+    """Share of one tissue on the test images: in the predictions, in the masks (None unknown), and its area in mm²."""
+
+    index: int
+    name: str
+    predicted: float
+    true: float | None
+    mm2: float | None
+
+
+def tissue_areas(record: RunRecord) -> list[Area]:
+    """Tissue areas over all test images from `areas.csv` of the full method; empty without it."""
+    rows = read_csv(record.run.predictions() / "areas.csv")
+    pixels: dict[str, float] = dict.fromkeys(record.tissues.names, 0.0)
+    areas: dict[str, float | None] = dict.fromkeys(record.tissues.names, 0.0)
+    for row in rows:
+        name = row.get("tissue", "")
+        if name not in pixels:
+            continue
+        try:
+            pixels[name] += float(row["pixels"])
+        except (KeyError, ValueError):
+            return []
+        known = areas[name]
+        text = row.get("area_mm2", "")
+        areas[name] = known + float(text) if known is not None and _is_number(text) else None
+    total = sum(pixels.values())
+    if not total:
+        return []
+    truth = next((c.pixels for c in confusions(record) if c.key == "full_method"), None)
+    scored = sum(truth) if truth else 0
+    return [
+        Area(k, name, pixels[name] / total, truth[k] / scored if truth and scored else None, areas[name])
+        for k, name in enumerate(record.tissues.names)
+    ]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -297,7 +363,7 @@ def _curve_group(record: RunRecord, title: str, folders: Sequence[str], start: t
             if name in record.curves[folder]
         ]
         if name == "learning_rate":
-            lines = lines[:1]
+            lines = [replace(lines[0], points=[(epoch, 1000.0 * value) for epoch, value in lines[0].points])]
         mark = (float(start[0]), start[1]) if name in ("loss", "loss_ce") and start[0] > 1 else None
         panels.append(panel(f"curve-{present[0]}-{len(panels)}", CURVES.get(name, name), lines, start=mark))
     legend = [(STAGES[f], _SERIES_OF_STAGE.get(f, f), f == "full_supervision") for f in present]
