@@ -11,11 +11,11 @@ from PIL import Image
 
 from patch2tissue.data.images import read_mask
 from patch2tissue.data.layouts import load_split
-from patch2tissue.data.synthetic import DIFFICULTIES, Slide, make_synthetic, render_patch, writer
+from patch2tissue.data.synthetic import DIFFICULTIES, Slide, drawing, make_synthetic, render_patch, writer
 from patch2tissue.data.synthetic.layout import LEAST_SHARE
 from patch2tissue.data.synthetic.nuclei import keep_apart
 from patch2tissue.data.synthetic.plan import plan_split
-from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.tissues import load_tissue_set
 
 TISSUES = load_tissue_set("bcss-wsss")
@@ -159,7 +159,7 @@ def test_progress_counts_up_to_all(tmp_path: Path) -> None:
 
 
 def test_a_set_made_before_is_left_alone(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_render_all", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(writer, "draw_all", lambda *_: pytest.fail("drawn again"))
     make_synthetic(made, **COUNTS, size=64, seed=3)
     with pytest.raises(DataError, match="other settings"):
         make_synthetic(made, **COUNTS, size=64, seed=5)
@@ -184,6 +184,13 @@ def test_nothing_is_left_behind_by_a_failure(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         make_synthetic(tmp_path / "set", train=2, test=0, size=32, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "_WORKER", "raise SystemExit('no paint left')")
+    with pytest.raises(Patch2TissueError, match="no paint left"):
+        make_synthetic(tmp_path / "set", train=4, test=0, size=32, workers=2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from patch2tissue.data.images import write_mask
 from patch2tissue.data.synthetic.difficulty import DIFFICULTIES
-from patch2tissue.data.synthetic.patches import UM_PER_PIXEL, render_patch
-from patch2tissue.data.synthetic.plan import Task, plan_split
-from patch2tissue.data.synthetic.slides import Slide
+from patch2tissue.data.synthetic.drawing import TISSUE_SET, draw_all
+from patch2tissue.data.synthetic.patches import UM_PER_PIXEL
+from patch2tissue.data.synthetic.plan import plan_split
 from patch2tissue.errors import ConfigError, DataError
-from patch2tissue.tissues import BUILT_IN
 
 VERSION = 1
 """Counts changes after which the same seed gives other pictures."""
 SETTINGS_FILE = "synthetic.json"
-TISSUE_SET = "bcss-wsss"
-
-_CHUNK = 16
-_POOL_FROM = 64  # patches; below that, starting processes costs more than it saves
 
 
 def make_synthetic(
@@ -81,7 +68,7 @@ def make_synthetic(
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        for done in _render_all(tasks, staging, workers):
+        for done in draw_all(tasks, staging, workers):
             if progress is not None:
                 progress(done, len(tasks))
         _write_settings(staging, settings)
@@ -138,72 +125,3 @@ def _listed(settings: dict[str, Any]) -> str:
 def _write_settings(folder: Path, settings: dict[str, Any]) -> None:
     plain = {"version": VERSION, "settings": settings, "tissues": TISSUE_SET, "um_per_pixel": UM_PER_PIXEL}
     (folder / SETTINGS_FILE).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-
-
-def _render_all(tasks: Sequence[Task], folder: Path, workers: int | None) -> Iterator[int]:
-    """Draw and write all patches; yield the number done after each step."""
-    for split in {task.split for task in tasks}:
-        for part in _folders(folder, split):
-            part.mkdir(parents=True, exist_ok=True)
-    chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
-    if workers is None:
-        workers = min(_cores(), len(chunks)) if len(tasks) > _POOL_FROM else 1
-    if workers > 1:
-        try:
-            yield from _render_in_pool(chunks, folder, workers)
-            return
-        except BrokenProcessPool:
-            # The caller's script cannot be started anew in a worker (no `if __name__ == "__main__"`, or no file).
-            pass
-    for done, task in enumerate(tasks, 1):
-        _render(task, folder)
-        yield done
-
-
-def _render_in_pool(chunks: Sequence[Sequence[Task]], folder: Path, workers: int) -> Iterator[int]:
-    context = multiprocessing.get_context("spawn")  # forking a process that has threads, as torch's, can hang
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(_render_chunk, chunk, folder) for chunk in chunks]
-        done = 0
-        try:
-            for future in as_completed(futures):
-                done += future.result()
-                yield done
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
-
-
-def _render_chunk(tasks: Sequence[Task], folder: Path) -> int:
-    for task in tasks:
-        _render(task, folder)
-    return len(tasks)
-
-
-@lru_cache(maxsize=256)
-def _slide(split: str, number: int, difficulty: str, seed: int) -> Slide:
-    return Task(split, 0, "", (), number, difficulty, 0, seed).make_slide()
-
-
-def _render(task: Task, folder: Path) -> None:
-    slide = _slide(task.split, task.slide, task.difficulty, task.seed)
-    image, mask = render_patch(task.patch_seed(), task.size, task.composition, task.difficulty, slide)
-    tissues = BUILT_IN[TISSUE_SET]
-    label = "".join(str(int(present)) for present in np.bincount(mask.ravel(), minlength=len(tissues)) > 0)
-    images, masks = _folders(folder, task.split)
-    name = f"{task.stem}[{label}].png"
-    Image.fromarray(image).save(images / name, format="PNG", compress_level=4)
-    write_mask(masks / name, mask, tissues)
-
-
-def _folders(folder: Path, split: str) -> tuple[Path, Path]:
-    """Folders of a split's images and masks."""
-    if split == "train":
-        return folder / "train", folder / "train" / "mask"
-    return folder / split / "img", folder / split / "mask"
