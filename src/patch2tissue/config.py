@@ -185,7 +185,6 @@ class ComparisonConfig(_Section):
         False, description="PFSCNet trained on the masks of train: the ceiling, NOT weakly supervised"
     )
 
-
     @model_validator(mode="after")
     def _pipeline_needs_cam(self) -> ComparisonConfig:
         if self.cam_pipeline and not self.cam:

@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.layers import get_act_layer
+from timm.layers.create_act import get_act_layer
 from torch import Tensor, nn
 
 from patch2tissue.config import EncoderConfig
@@ -40,8 +40,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.model = _create(config)
-        info = self.model.feature_info
+        self.model: nn.Module = _create(config)
+        info: Any = self.model.feature_info
         self.channels: list[int] = [int(c) for c in info.channels()]
         self.strides: list[int] = [int(r) for r in info.reduction()]
         defaults = timm.get_pretrained_cfg(config.name, allow_unregistered=True) if "hf" not in config.name else None
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
         return list(self.model(normalised))
 
 
-def _create(config: EncoderConfig) -> nn.Module:
+def _create(config: EncoderConfig) -> Any:
     options: dict[str, Any] = dict(config.options)
     if isinstance(options.get("act_layer"), str):
         options["act_layer"] = get_act_layer(options["act_layer"])
@@ -86,7 +86,7 @@ def _create(config: EncoderConfig) -> nn.Module:
     errors = []
     for extra in attempts:
         try:
-            model = timm.create_model(
+            model: Any = timm.create_model(
                 config.name,
                 pretrained=config.pretrained,
                 features_only=True,
@@ -96,9 +96,9 @@ def _create(config: EncoderConfig) -> nn.Module:
         except (TypeError, AssertionError, NotImplementedError, ValueError, RuntimeError, AttributeError) as error:
             errors.append(f"{type(error).__name__}: {error}")
             continue
-        strides = model.feature_info.reduction()
+        strides: list[int] = model.feature_info.reduction()
         if strides[-1] == config.output_stride or ("output_stride" not in extra and len(set(strides)) == 1):
-            return cast(nn.Module, model)
+            return model
         errors.append(f"its output stride is {strides[-1]}")
     raise ConfigError(
         f"The encoder '{config.name}' cannot give feature maps at output stride {config.output_stride} with options "
@@ -118,7 +118,9 @@ def load_encoder_weights(model: nn.Module, path: Path, *, allow_missing: bool = 
         DataError: if the file is missing, not safetensors, of other shapes, or incomplete.
     """
     if path.suffix != ".safetensors":
-        raise DataError(f"{path}: encoder weights must be a .safetensors file (other formats can run code when loaded).")
+        raise DataError(
+            f"{path}: encoder weights must be a .safetensors file (other formats can run code when loaded)."
+        )
     try:
         given: Mapping[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -135,8 +137,8 @@ def load_encoder_weights(model: nn.Module, path: Path, *, allow_missing: bool = 
     missing = [n for n in own if n not in fitting and not n.endswith("num_batches_tracked")]
     if not fitting or (missing and not allow_missing):
         raise DataError(
-            f"{path}: {len(missing)} of the encoder's {len(own)} tensors are not in the file, first {missing[0]}. Check "
-            "encoder.name and encoder.options, or set encoder.allow_missing to start these at random."
+            f"{path}: {len(missing)} of the encoder's {len(own)} tensors are not in the file, first {missing[0]}. "
+            "Check encoder.name and encoder.options, or set encoder.allow_missing to start these at random."
         )
     if missing:
         log.warning("%s lacks %d of the encoder's tensors; they start at random: %s …", path, len(missing), missing[0])

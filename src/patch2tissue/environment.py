@@ -13,7 +13,16 @@ from typing import Any
 
 from patch2tissue.atomic import write_text
 
-_PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "torchmetrics", "numpy", "pillow")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation-models-pytorch",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "pillow",
+)
 
 
 def describe_environment(seed: int) -> dict[str, Any]:

@@ -31,7 +31,9 @@ def choose_device(name: str = "auto") -> torch.device:
     if name not in available:
         raise ConfigError(f"Unknown device '{name}'. Use auto, cpu, cuda or mps.")
     if not available[name]:
-        raise ConfigError(f"hardware.device is '{name}', which this machine lacks. Use auto, or see `patch2tissue doctor`.")
+        raise ConfigError(
+            f"hardware.device is '{name}', which this machine lacks. Use auto, or see `patch2tissue doctor`."
+        )
     return torch.device(name)
 
 

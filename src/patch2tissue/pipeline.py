@@ -93,7 +93,9 @@ def remove_run(run: RunFolder) -> None:
     if not run.path.exists() or not any(run.path.iterdir()):
         return
     if not run.config_file.is_file():
-        raise DataError(f"{run.path}: is not a run folder (no config.yaml), so it is not emptied. Choose another output.")
+        raise DataError(
+            f"{run.path}: is not a run folder (no config.yaml), so it is not emptied. Choose another output."
+        )
     shutil.rmtree(run.path)
 
 
@@ -105,8 +107,8 @@ def _claim_folder(run: RunFolder, config: RunConfig) -> None:
         changed = _differences(old, new)
         if changed:
             raise ConfigError(
-                f"{run.path}: holds a run with other settings ({', '.join(changed[:6])}). Use --fresh to start again, or "
-                "another output folder."
+                f"{run.path}: holds a run with other settings ({', '.join(changed[:6])}). Use --fresh to start again, "
+                "or another output folder."
             )
     elif run.path.is_dir() and any(run.path.iterdir()):
         raise DataError(f"{run.path}: is not empty and not a run folder. Choose another output.")
@@ -213,13 +215,13 @@ def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patc
 
 def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch]) -> None:
     if not (run.pseudo_labels / "manifest.csv").is_file():
-        raise DataError(f"{run.pseudo_labels}: there are no pseudo labels yet. Run `patch2tissue train` without --stage.")
+        raise DataError(
+            f"{run.pseudo_labels}: there are no pseudo labels yet. Run `patch2tissue train` without --stage."
+        )
     masks = [run.pseudo_labels / "masks" / f"{patch.name}.png" for patch in patches]
     confidences = [run.pseudo_labels / "confidence" / f"{patch.name}.png" for patch in patches]
     validate = _validation(config) if config.selection == "validation_masks" else None
-    train_pfscnet(
-        config, patches, masks, run.pfscnet, confidences=confidences, craanet=run.craanet, validate=validate
-    )
+    train_pfscnet(config, patches, masks, run.pfscnet, confidences=confidences, craanet=run.craanet, validate=validate)
     if config.comparisons.cross_entropy_only:
         train_pfscnet(
             config,
@@ -304,4 +306,3 @@ def collect_curves(run: RunFolder) -> None:
             rows = list(csv.reader(io.StringIO((folder / "metrics.csv").read_text(encoding="utf-8"))))[1:]
             writer.writerows([folder.name, *row] for row in rows)
     write_text(run.metrics_file, buffer.getvalue())
-

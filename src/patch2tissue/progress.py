@@ -73,4 +73,6 @@ class EpochProgress:
             self._in_epoch = 0
             if not console.is_terminal:
                 elapsed = self._bars.tasks[0].elapsed or 0.0
-                console.print(f"{self.title}: epoch {epoch + 1}/{self.epochs}  {text}  ({elapsed:.0f} s)", highlight=False)
+                console.print(
+                    f"{self.title}: epoch {epoch + 1}/{self.epochs}  {text}  ({elapsed:.0f} s)", highlight=False
+                )

@@ -76,6 +76,7 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             raise DataError(
-                f"{self.path}: not a run folder (it has no config.yaml). Give the folder that `patch2tissue train` wrote."
+                f"{self.path}: not a run folder (it has no config.yaml). Give the folder that `patch2tissue train` "
+                "wrote."
             )
         return load_config(self.config_file)

@@ -102,9 +102,7 @@ class TissueSet:
         """Plain form, as a user writes it in YAML; `tissue_set_from_dict` reads it back."""
         plain: dict[str, Any] = {
             "name": self.name,
-            "tissues": [
-                {"name": t.name, "abbreviation": t.abbreviation, "color": list(t.color)} for t in self.tissues
-            ],
+            "tissues": [{"name": t.name, "abbreviation": t.abbreviation, "color": list(t.color)} for t in self.tissues],
             "um_per_pixel": self.um_per_pixel,
         }
         if self.background is not None:
@@ -247,7 +245,8 @@ def load_tissue_set(name_or_path: str | Path) -> TissueSet:
     path = Path(text)
     if path.suffix.lower() not in {".yaml", ".yml"}:
         raise ConfigError(
-            f"Unknown tissue set '{text}'. Built in are {', '.join(BUILT_IN)}; or give a YAML file that describes yours."
+            f"Unknown tissue set '{text}'. Built in are {', '.join(BUILT_IN)}; or give a YAML file that "
+            "describes yours."
         )
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -15,14 +15,13 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sized
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.loggers import TensorBoardLogger
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -106,7 +105,8 @@ def make_fabric(hardware: HardwareConfig, folder: Path) -> Fabric:
     device = choose_device(hardware.device)
     dtype = autocast_dtype(device, hardware.precision)
     # Fabric announces the precision on every call; environment.json says it once
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return Fabric(
         accelerator=device.type,
         devices=1,
@@ -144,7 +144,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     set_threads(hardware)
     fabric = make_fabric(hardware, folder)
-    stage.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stage.network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(parameter_groups(stage.network, settings))
     network, optimiser = fabric.setup(stage.network, optimiser)
     steps = settings.epochs * len(loader)
@@ -186,7 +186,7 @@ def fit(
                 asked = time.perf_counter()
             means = {name: value / seen for name, value in sums.items()}
             means |= stage.end_of_epoch(epoch)
-            means["learning_rate"] = schedule.get_last_lr()[-1]
+            means["learning_rate"] = float(schedule.get_last_lr()[-1])
             means["patches_per_second"] = seen / (time.perf_counter() - started)
             means["loader_wait_share"] = waited / (time.perf_counter() - started)
             history.extend((epoch, name, value) for name, value in means.items())
@@ -280,8 +280,3 @@ def write_curves(path: Path, history: History) -> None:
     writer.writerow(["epoch", "name", "value"])
     writer.writerows([epoch + 1, name, f"{value:.8g}"] for epoch, name, value in history)
     write_text(path, buffer.getvalue())
-
-
-def length(sized: Any) -> int:
-    """Length of a data set whose type does not promise one."""
-    return len(cast(Sized, sized))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import RECIPES, TINY
 from safetensors.torch import load_file
 
+from conftest import RECIPES, TINY
 from patch2tissue.config import load_config
 from patch2tissue.craanet import training as craanet_training
 from patch2tissue.pfscnet import training as pfscnet_training

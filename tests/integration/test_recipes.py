@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RECIPES, TINY
 from PIL import Image
 
+from conftest import RECIPES, TINY
 from patch2tissue.config import load_config
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.pipeline import run_training
@@ -95,9 +95,7 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path, fabricate: Callab
     data = fabricate(tmp_path / "data", "bcss-wsss")
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("years of work")
-    config = load_config(
-        RECIPES / "bcss-wsss.yaml", [f"output={tmp_path / 'precious'}", f"data.path={data}", *TINY]
-    )
+    config = load_config(RECIPES / "bcss-wsss.yaml", [f"output={tmp_path / 'precious'}", f"data.path={data}", *TINY])
     for resume in (True, False):
         with pytest.raises(DataError, match="Choose another output"):
             run_training(config, resume=resume)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class ResidualAttentionHeads(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
             for classifier, temperature in zip(self.classifiers, self.temperatures, strict=True):
-                head_scores = position_scores(features, classifier.weight.flatten(1))
+                head_scores = position_scores(features, cast(nn.Conv2d, classifier).weight.flatten(1))
                 scores.append(head_scores)
                 logits.append(residual_attention(head_scores, temperature, self.residual_weight))
             return torch.stack(logits).sum(dim=0), torch.stack(scores).mean(dim=0)

@@ -96,7 +96,8 @@ def shift_stain(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
 
     Args:
         images: float RGB in 0..1, [B, 3, H, W].
-        matrix: [B, 3, 3]; offset: [B, 3] (see `StainShift`).
+        matrix: [B, 3, 3], see `StainShift`.
+        offset: [B, 3].
 
     Returns:
         float RGB in 0..1, [B, 3, H, W].

@@ -59,8 +59,8 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
 
     An item is asked for by `(epoch, index)` and holds: `image` uint8 [3, S, S]; `labels` float32 [K]; `index` and
     `symmetry` int64; `stain_matrix` float32 [3, 3] and `stain_offset` float32 [3]; and, if `targets` is given,
-    `target` uint8 [S, S] (0..K-1 or 255), `inside` bool [S, S] (the patch without padding) and `confidence` uint8 [S, S]
-    (0..255).
+    `target` uint8 [S, S] (0..K-1 or 255), `inside` bool [S, S] (the patch without padding) and `confidence` uint8
+    [S, S] (0..255).
 
     Args:
         patches: labelled patches.

@@ -111,9 +111,7 @@ def pair_folders(predictions: Path, masks: Path) -> list[Pair]:
     ]
 
 
-def evaluate_folders(
-    predictions: Path, masks: Path, tissues: TissueSet, *, progress: Progress | None = None
-) -> Scores:
+def evaluate_folders(predictions: Path, masks: Path, tissues: TissueSet, *, progress: Progress | None = None) -> Scores:
     """Score predicted masks against true ones of the same names.
 
     Raises:

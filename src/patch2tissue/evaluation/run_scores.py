@@ -115,7 +115,9 @@ def _score_networks(
         files = [out / f"{patch.name}_mask.png" for patch in patches]
         missing = [patch.path for patch, file in zip(patches, files, strict=True) if not file.is_file()]
         if missing:
-            results = predict_images(run.path, missing, out, network=name, progress=False, overlay=name == "full_method")
+            results = predict_images(
+                run.path, missing, out, network=name, progress=False, overlay=name == "full_method"
+            )
             failed = [result for result in results if getattr(result, "error", None)]
             if failed:
                 raise DataError(f"{failed[0].image}: {failed[0].error}")
@@ -123,9 +125,7 @@ def _score_networks(
     return found
 
 
-def _score(
-    patches: Sequence[Patch], files: Sequence[Path], tissues: TissueSet, bars: Progress, title: str
-) -> Scores:
+def _score(patches: Sequence[Patch], files: Sequence[Path], tissues: TissueSet, bars: Progress, title: str) -> Scores:
     _, groups = group_names([patch.name for patch in patches])
     pairs = [
         Pair(patch.name, file, patch.mask, group)

@@ -103,9 +103,7 @@ class PFSCNetStage(Stage):
             small_labels = labels_on_grid(used, size, self.tissues)
             small_probabilities = F.interpolate(probabilities.detach(), size=size, mode="area")
             self.contrast.to(images.device)
-            losses["loss_contrast"] = self.contrast(
-                output.embedding, small_labels, small_probabilities, batch["index"]
-            )
+            losses["loss_contrast"] = self.contrast(output.embedding, small_labels, small_probabilities, batch["index"])
             loss = loss + self.config.contrast.weight * losses["loss_contrast"]
             self.contrast.update(output.embedding, small_labels, small_probabilities, batch["index"])
         return {"loss": loss, **losses}

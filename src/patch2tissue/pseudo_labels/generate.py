@@ -148,9 +148,7 @@ def generate_pseudo_labels(
     dtype = autocast_dtype(device, hardware.precision)
     network = network.to(device).eval()
     todo = [i for i, patch in enumerate(patches) if not (folder / "confidence" / f"{patch.name}.png").is_file()]
-    loader = DataLoader(
-        PlainPatches([patches[i] for i in todo], side), batch_size=_BATCH, num_workers=hardware.workers
-    )
+    loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=_BATCH, num_workers=hardware.workers)
     with ThreadPoolExecutor(4) as writers:
         for batch in track(loader, "pseudo labels", len(loader)):
             rows = [todo[int(i)] for i in batch["index"]]
@@ -228,9 +226,7 @@ def generate_cam_labels(
     network = network.to(device).eval()
     target = folder / "variants" / "cam"
     todo = [i for i, patch in enumerate(patches) if not (target / f"{patch.name}.png").is_file()]
-    loader = DataLoader(
-        PlainPatches([patches[i] for i in todo], side), batch_size=_BATCH, num_workers=hardware.workers
-    )
+    loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=_BATCH, num_workers=hardware.workers)
     for batch in track(loader, "CAM labels", len(loader)):
         labels = batch["labels"].to(device)
         images = batch["image"].to(device).float() / 255.0
