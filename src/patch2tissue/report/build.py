@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from markupsafe import Markup
 
 from patch2tissue import __version__
@@ -47,17 +48,21 @@ def build_report(run: RunFolder) -> Path:
         DataError: if it is no run folder, or a file in it is damaged.
     """
     record = read_run(run)
-    loader = PackageLoader("patch2tissue.report")
+    page = _template().render(_context(record))
+    write_text(run.report_file, page)
+    return run.report_file
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
     environment = Environment(
-        loader=loader,
+        loader=PackageLoader("patch2tissue.report"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.j2").render(_context(record))
-    write_text(run.report_file, page)
-    return run.report_file
+    return environment.get_template("report.html.j2")
 
 
 def _context(record: RunRecord) -> dict[str, Any]:
