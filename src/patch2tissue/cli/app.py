@@ -87,6 +87,10 @@ def set_up_logging(level: int) -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("patch2tissue").setLevel(level)
+    if level > logging.DEBUG:
+        # Lightning sets its loggers to INFO when it is imported, but not these two, through which it speaks.
+        for name in ("lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
+            logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
 
 
