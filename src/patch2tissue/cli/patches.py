@@ -9,19 +9,25 @@ import typer
 
 
 def patches(
-    source: Annotated[Path, typer.Argument(help="Folder with train/img, train/mask and optionally val and test.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder with train/img, train/mask and optionally val and test of the same form.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="New folder for the patches.")],
     tissues: Annotated[str, typer.Option("--tissues", help="Tissue set of the masks: a name or a YAML file.")],
-    size: Annotated[int, typer.Option("--size", help="Side of a patch in pixels.")] = 224,
-    stride: Annotated[int | None, typer.Option("--stride", help="Distance between patches in pixels.")] = None,
+    size: Annotated[int, typer.Option("--size", min=1, help="Side of a patch in pixels.")] = 224,
+    stride: Annotated[
+        int | None, typer.Option("--stride", min=1, help="Distance between patches in pixels; without it, the size.")
+    ] = None,
     least_share: Annotated[
-        float, typer.Option("--least-share", help="Share of a patch from which a tissue counts as present.")
+        float,
+        typer.Option("--least-share", min=0, max=1, help="Share of a patch from which a tissue counts as present."),
     ] = 0.05,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Cut large images with masks into patches whose names carry the tissues they hold.
 
-    Images of train are cut; those of val and test stay whole, since scores are taken on them.
+    Images of train are cut; those of val and test stay whole, since scores are taken on them. patches.csv lists where
+    each patch comes from. Patches that hold no tissue are left out.
     """
     import json
 
@@ -43,9 +49,10 @@ def patches(
             least_share=least_share,
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
-    counts = {name: sum(p.labels[k] for p in summary.patches) for k, name in enumerate(tissue_set.names)}
+    counts = {name: sum(patch.labels[k] for patch in summary.patches) for k, name in enumerate(tissue_set.names)}
     if as_json:
-        typer.echo(json.dumps({"patches": len(summary.patches), "skipped": summary.skipped, "with_tissue": counts}))
+        answer = {"out": str(out), "patches": len(summary.patches), "skipped": summary.skipped, "with_tissue": counts}
+        typer.echo(json.dumps(answer))
         return
     console.print(f"{len(summary.patches)} patches in [bold]{out}[/bold]; {summary.skipped} without tissue left out")
     for name, count in counts.items():

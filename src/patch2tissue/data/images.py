@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from patch2tissue.atomic import atomic_path
-from patch2tissue.data.mask_values import from_colors, from_palette
+from patch2tissue.data.mask_values import from_colors, from_palette, values_in
 from patch2tissue.errors import DataError
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
@@ -143,7 +143,8 @@ def read_mask(path: Path, tissues: TissueSet) -> np.ndarray:
     elif image.mode == "P":
         indices = from_palette(np.asarray(image), image.getpalette("RGB") or [], path, tissues)
     elif image.mode in ("L", "1", "I", "I;16", "I;16B"):
-        indices = np.asarray(image).astype(np.int32) // step
+        indices = np.asarray(image)
+        indices = indices.astype(np.uint8) if indices.dtype == bool else indices // step
     else:
         raise DataError(f"{path}: a mask must be a palette, grey or RGB image, not mode {image.mode}. Save it as PNG.")
     return _checked(indices, path, tissues)
@@ -161,7 +162,7 @@ def _transparent(image: Image.Image) -> np.ndarray | None:
 def _checked(indices: np.ndarray, path: Path, tissues: TissueSet) -> np.ndarray:
     """Refuse values outside the set; background becomes 255."""
     allowed = tissues.mask_values()
-    unknown = [int(value) for value in np.unique(indices) if int(value) not in allowed]
+    unknown = [value for value in values_in(indices) if value not in allowed]
     if unknown:
         known = ", ".join(str(value) for value in sorted(allowed))
         found = ", ".join(map(str, unknown[:4])) + (", …" if len(unknown) > 4 else "")
@@ -174,11 +175,16 @@ def _checked(indices: np.ndarray, path: Path, tissues: TissueSet) -> np.ndarray:
     return mask
 
 
-def write_mask(path: Path, mask: np.ndarray, tissues: TissueSet) -> None:
-    """Write a mask [H, W] uint8 (0..K-1, 255 where not scored) as a palette PNG in the set's colours, atomically."""
+def palette_image(mask: np.ndarray, tissues: TissueSet) -> Image.Image:
+    """Mask [H, W] uint8 as a `P` mode image in the set's colours."""
     height, width = mask.shape
     image = Image.new("P", (width, height))
     image.putpalette(tissues.palette())
     image.frombytes(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
+    return image
+
+
+def write_mask(path: Path, mask: np.ndarray, tissues: TissueSet) -> None:
+    """Write a mask [H, W] uint8 (0..K-1, 255 where not scored) as a palette PNG in the set's colours, atomically."""
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        palette_image(mask, tissues).save(temporary, format="PNG")
