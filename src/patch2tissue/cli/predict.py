@@ -10,7 +10,9 @@ import typer
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder that `train` wrote.")],
-    images: Annotated[list[str], typer.Argument(help="Images, folders of images, or quoted patterns such as 'a/*.tif'.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Images, folders of images, or quoted patterns such as 'a/*.tif'.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for masks, overlays and areas.csv.")],
     symmetries: Annotated[
         bool | None, typer.Option("--symmetries/--no-symmetries", help="Average over the 8 flips and turns (slower).")
@@ -56,6 +58,7 @@ def predict(
                 "image": str(result.image),
                 "mask": None if result.mask is None else str(result.mask),
                 "shares": {area.tissue: area.share for area in result.areas},
+                "area_um2": {area.tissue: area.area_um2 for area in result.areas},
                 "error": result.error,
             }
             for result in results

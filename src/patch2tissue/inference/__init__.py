@@ -1,1 +1,1 @@
-"""patch2tissue."""
+"""Tissue maps of images of any size: tiles, symmetries, masks, overlays and areas."""

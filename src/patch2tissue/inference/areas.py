@@ -29,10 +29,13 @@ class TissueArea:
 def tissue_areas(mask: np.ndarray, tissues: TissueSet, um_per_pixel: float | None) -> list[TissueArea]:
     """Measure a mask [H, W] uint8; background counts only in the whole that shares refer to."""
     counts = np.bincount(mask.ravel(), minlength=256)
-    scale = None if um_per_pixel is None else um_per_pixel**2
+
+    def area(pixels: int) -> float | None:
+        return None if um_per_pixel is None else pixels * um_per_pixel**2
+
     return [
-        TissueArea(name, int(counts[k]), float(counts[k] / mask.size), None if scale is None else float(counts[k] * scale))
-        for k, name in enumerate(tissues.names)
+        TissueArea(name, int(count), float(count / mask.size), area(int(count)))
+        for name, count in zip(tissues.names, counts, strict=False)
     ]
 
 

@@ -6,9 +6,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
-from patch2tissue.tissues import TissueSet
+from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
 OPACITY = 0.35
+"""Share of a tissue's colour in an overlay."""
+
+_ROWS = 512
 
 
 def blend(image: np.ndarray, mask: np.ndarray, tissues: TissueSet, opacity: float = OPACITY) -> np.ndarray:
@@ -25,12 +28,18 @@ def blend(image: np.ndarray, mask: np.ndarray, tissues: TissueSet, opacity: floa
     """
     palette = np.zeros((256, 3), dtype=np.float32)
     palette[: len(tissues)] = np.array(tissues.colors, dtype=np.float32)
-    is_tissue = (mask < len(tissues))[..., None]
-    colors = palette[mask]
-    mixed = np.where(is_tissue, (1 - opacity) * image + opacity * colors, image)
-    outline = find_boundaries(mask, mode="inner") & is_tissue[..., 0]
-    mixed[outline] = 0.25 * mixed[outline] + 0.75 * colors[outline]
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    # the default background of `find_boundaries` is 0, which is a tissue here
+    outlines = find_boundaries(mask, mode="inner", background=IGNORE_INDEX)
+    result = np.empty_like(image)
+    # by rows, so that the floats of a large image are never there all at once
+    for start in range(0, len(image), _ROWS):
+        rows = slice(start, start + _ROWS)
+        is_tissue, colors = (mask[rows] < len(tissues))[..., None], palette[mask[rows]]
+        mixed = np.where(is_tissue, (1 - opacity) * image[rows] + opacity * colors, image[rows])
+        outline = outlines[rows] & is_tissue[..., 0]
+        mixed[outline] = 0.25 * mixed[outline] + 0.75 * colors[outline]
+        result[rows] = np.clip(np.rint(mixed), 0, 255)
+    return result
 
 
 def overlay_picture(image: np.ndarray, mask: np.ndarray, tissues: TissueSet) -> Image.Image:
@@ -43,7 +52,7 @@ def overlay_picture(image: np.ndarray, mask: np.ndarray, tissues: TissueSet) -> 
         (tissue.color, text)
         for tissue, share in zip(tissues.tissues, shares, strict=True)
         if share > 0
-        for text in [_shortest_that_fits(f"{tissue.name} {share:.0%}", f"{tissue.abbreviation} {share:.0%}", font, picture)]
+        for text in [_fitting(f"{tissue.name} {share:.0%}", f"{tissue.abbreviation} {share:.0%}", font, picture.width)]
     ]
     line = round(size * 1.6)
     rows = _rows(entries, font, size, picture.width)
@@ -66,8 +75,8 @@ def _entry_width(text: str, font: _Font, size: int) -> int:
     return round(size * 2.4 + font.getlength(text))
 
 
-def _shortest_that_fits(long: str, short: str, font: _Font, picture: Image.Image) -> str:
-    return long if font.getlength(long) < picture.width * 0.8 else short
+def _fitting(long: str, short: str, font: _Font, width: int) -> str:
+    return long if font.getlength(long) < width * 0.8 else short
 
 
 def _rows(

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from patch2tissue.atomic import atomic_path
-from patch2tissue.data.images import IMAGE_EXTENSIONS, read_image, read_mask, write_mask
-from patch2tissue.data.layouts import image_files, image_folder
-from patch2tissue.errors import DataError
+from patch2tissue.data.images import image_size, read_image, read_mask, write_mask
+from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.areas import TissueArea, tissue_areas, write_areas
 from patch2tissue.inference.overlay import overlay_picture
 from patch2tissue.inference.predictor import Prediction, Predictor
+from patch2tissue.inference.selection import find_images, refuse_overwriting
 from patch2tissue.progress import track
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
 
-_AHEAD = 8
-"""Images read ahead of the network."""
+__all__ = ["ImageResult", "find_images", "predict_images"]
+
+_AHEAD = 16
+"""Images read ahead of the network, and images whose results wait to be written."""
+
+_AHEAD_PIXELS = 2**26
+"""Most pixels that such images hold together; a larger image goes alone."""
 
 
 @dataclass(frozen=True)
@@ -41,42 +46,6 @@ class ImageResult:
     mask: Path | None
     areas: tuple[TissueArea, ...] = ()
     error: str | None = None
-
-
-def find_images(inputs: Sequence[Path | str]) -> list[Path]:
-    """Expand files, folders (their images, not those of folders inside) and glob patterns; each image once.
-
-    Raises:
-        DataError: if an input matches nothing, or two images would be written under the same name.
-    """
-    found: list[Path] = []
-    for item in inputs:
-        path = Path(item)
-        if path.is_dir():
-            matches = image_files(image_folder(path))
-            if not matches:
-                raise DataError(f"{path}: holds no images ({', '.join(sorted(IMAGE_EXTENSIONS))}).")
-        elif path.exists():
-            matches = [path]
-        else:
-            matches = sorted(
-                Path(m) for m in glob.glob(str(item)) if Path(m).suffix.lower() in IMAGE_EXTENSIONS and Path(m).is_file()
-            )
-            if not matches:
-                raise DataError(f"{item}: there is no such file or folder, and no image matches it as a pattern.")
-        found.extend(matches)
-    unique = list(dict.fromkeys(found))
-    if not unique:
-        raise DataError("No images were given.")
-    names: dict[str, Path] = {}
-    for path in unique:
-        if path.stem in names:
-            raise DataError(
-                f"{path}: has the same name as {names[path.stem]}, so that one result would replace the other. Predict "
-                "them into different folders."
-            )
-        names[path.stem] = path
-    return unique
 
 
 def predict_images(
@@ -117,10 +86,14 @@ def predict_images(
         One result per image, in order.
 
     Raises:
-        DataError: if the run or the selection of images is unusable.
+        DataError: if the run or the selection of images is unusable, or a result would replace one of the images.
+        ConfigError: if the device is not there, or the gate or the resolution makes no sense.
     """
+    if um_per_pixel is not None and not (um_per_pixel > 0 and math.isfinite(um_per_pixel)):
+        raise ConfigError(f"The resolution in µm per pixel is a number above 0, not {um_per_pixel}.")
     files = find_images(images)
     out = Path(out)
+    refuse_overwriting(files, out)
     predictor = Predictor.from_run(run, network=network, symmetries=symmetries, gate=gate, device=device)
     tissues = predictor.tissues
     resolution = um_per_pixel or tissues.um_per_pixel
@@ -129,59 +102,89 @@ def predict_images(
     except OSError as error:
         raise DataError(f"{out}: cannot be made a folder: {error.strerror or error}.") from None
     results: dict[Path, ImageResult] = {}
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
-        writes: list[tuple[Path, Future[ImageResult]]] = []
-        read = _read_ahead(readers, files, out, tissues, resume)
-        for path, image in track(read, "predicting", len(files)) if progress else read:
-            if isinstance(image, ImageResult):
-                results[path] = image
-                continue
-            prediction = predictor.predict_array(image)
-            job = writers.submit(
-                _write, path, image, prediction, out, tissues, resolution, overlay=overlay, keep=probabilities
-            )
-            writes.append((path, job))
-            # what is written is let go of, so that a long list does not fill the memory
-            while len(writes) > _AHEAD:
-                done, job = writes.pop(0)
-                results[done] = job.result()
-        for done, job in writes:
-            results[done] = job.result()
-    ordered = [_with_areas(results[path], tissues, resolution) for path in files]
-    rows = [(result.image.name, area) for result in ordered for area in result.areas]
-    write_areas(out / "areas.csv", rows)
-    return ordered
-
-
-def _with_areas(result: ImageResult, tissues: TissueSet, resolution: float | None) -> ImageResult:
-    """Measure a mask that an earlier call wrote."""
-    if result.mask is None or result.areas:
-        return result
-    areas = tissue_areas(read_mask(result.mask, tissues), tissues, resolution)
-    return ImageResult(result.image, result.mask, tuple(areas))
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor, files: Sequence[Path], out: Path, tissues: TissueSet, resume: bool
-) -> Iterator[tuple[Path, np.ndarray | ImageResult]]:
-    """Read images in threads, a few ahead of the network."""
 
     def read(path: Path) -> np.ndarray | ImageResult:
-        mask = out / f"{path.stem}_mask.png"
-        if resume and mask.is_file():
-            return ImageResult(path, mask)
         try:
-            return read_image(path)
+            finished = _finished(path, out, tissues, resolution) if resume else None
+            return finished or read_image(path)
         except DataError as error:
             return ImageResult(path, None, error=str(error))
 
-    waiting = iter(files)
-    queue = [(path, pool.submit(read, path)) for path in islice(waiting, _AHEAD)]
-    while queue:
-        path, job = queue.pop(0)
-        result = job.result()
-        queue.extend((following, pool.submit(read, following)) for following in islice(waiting, 1))
-        yield path, result
+    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
+        writes: deque[tuple[int, Future[ImageResult]]] = deque()
+        contents = _read_ahead(readers, files, read)
+        shown = track(contents, "predicting", len(files)) if progress else contents
+        for group in _groups(shown, predictor, results):
+            predictions = predictor.predict_arrays([image for _, image in group])
+            for (path, image), prediction in zip(group, predictions, strict=True):
+                kept = prediction if probabilities else Prediction(prediction.mask, np.empty(0, np.float32))
+                job = writers.submit(
+                    _write, path, image, kept, out, tissues, resolution, overlay=overlay, keep=probabilities
+                )
+                writes.append((prediction.mask.size, job))
+            # what is written is let go of, so that a long list does not fill the memory
+            while len(writes) > _AHEAD or sum(pixels for pixels, _ in writes) > _AHEAD_PIXELS:
+                done = writes.popleft()[1].result()
+                results[done.image] = done
+        results.update({result.image: result for result in (job.result() for _, job in writes)})
+    ordered = [results[path] for path in files]
+    write_areas(out / "areas.csv", [(result.image.name, area) for result in ordered for area in result.areas])
+    return ordered
+
+
+def _finished(path: Path, out: Path, tissues: TissueSet, resolution: float | None) -> ImageResult | None:
+    """What an earlier call wrote for an image, None if there is nothing or it is damaged."""
+    target = out / f"{path.stem}_mask.png"
+    try:
+        mask = read_mask(target, tissues) if target.is_file() else None
+    except DataError:
+        return None
+    return None if mask is None else ImageResult(path, target, tuple(tissue_areas(mask, tissues, resolution)))
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, files: Sequence[Path], read: Callable[[Path], np.ndarray | ImageResult]
+) -> Iterator[tuple[Path, np.ndarray | ImageResult]]:
+    """Read images in threads, a few ahead of the network and not more than fit into memory well."""
+
+    def pixels(path: Path) -> int:
+        try:
+            return math.prod(image_size(path))
+        except DataError:
+            return 0
+
+    waiting = deque(files)
+    queue: deque[tuple[Path, int, Future[np.ndarray | ImageResult]]] = deque()
+    while waiting or queue:
+        held = sum(size for _, size, _ in queue)
+        while waiting and len(queue) < _AHEAD:
+            size = pixels(waiting[0])
+            if queue and held + size > _AHEAD_PIXELS:
+                break
+            held += size
+            queue.append((waiting[0], size, pool.submit(read, waiting.popleft())))
+        path, _, job = queue.popleft()
+        yield path, job.result()
+
+
+def _groups(
+    contents: Iterable[tuple[Path, np.ndarray | ImageResult]], predictor: Predictor, results: dict[Path, ImageResult]
+) -> Iterator[list[tuple[Path, np.ndarray]]]:
+    """Group successive images of one size that the network takes in one pass; what needs none goes to `results`."""
+    group: list[tuple[Path, np.ndarray]] = []
+    for path, image in contents:
+        if isinstance(image, ImageResult):
+            results[path] = image
+            continue
+        if group and (image.shape != group[0][1].shape or len(group) >= predictor.settings.batch_size):
+            yield group
+            group = []
+        group.append((path, image))
+        if not predictor.fits_whole(image):
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _write(

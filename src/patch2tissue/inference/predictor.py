@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from patch2tissue.config import InferenceConfig
 from patch2tissue.craanet.network import CRAANet, load_craanet
-from patch2tissue.errors import DataError
+from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.inference.symmetries import average_symmetries
-from patch2tissue.inference.tiling import Network, predict_tiled
+from patch2tissue.inference.tiling import Network, predict_batch, predict_tiled
 from patch2tissue.pfscnet.network import PFSCNet, load_pfscnet
 from patch2tissue.pseudo_labels.background import white_pixels
 from patch2tissue.run_folder import RunFolder
@@ -84,8 +85,10 @@ class Predictor:
 
         Raises:
             DataError: if the folder is no run or the network is not trained.
-            ConfigError: if the device is not there.
+            ConfigError: if the device is not there, or the gate is no probability.
         """
+        if gate is not None and not 0.0 <= gate <= 1.0:
+            raise ConfigError(f"The gate is a probability from 0 to 1, not {gate}.")
         folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
         config = folder.config()
         changes: dict[str, object] = {}
@@ -110,9 +113,8 @@ class Predictor:
 
     def predict_array(self, image: np.ndarray) -> Prediction:
         """Predict an image of any size, uint8 RGB [H, W, 3]."""
-        network = average_symmetries(self._probabilities) if self.settings.symmetries else self._probabilities
         probabilities = predict_tiled(
-            self._gated(network),
+            self._network(),
             image,
             tile=self.settings.tile,
             overlap=self.settings.overlap,
@@ -120,11 +122,38 @@ class Predictor:
             device=self.device,
             dtype=self.dtype,
         )
+        return self._prediction(image, probabilities)
+
+    def predict_arrays(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Predict several images; those of one size that go through whole (`fits_whole`) share a forward pass.
+
+        Args:
+            images: uint8 RGB [H, W, 3] each; all of one size, no larger than a tile, where they shall share a pass.
+        """
+        if len(images) < 2 or len({image.shape for image in images}) > 1 or not self.fits_whole(images[0]):
+            return [self.predict_array(image) for image in images]
+        network = self._network()
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), self.settings.batch_size):
+            part = images[start : start + self.settings.batch_size]
+            found = predict_batch(network, np.stack(part), device=self.device, dtype=self.dtype)
+            predictions.extend(self._prediction(*pair) for pair in zip(part, found, strict=True))
+        return predictions
+
+    def fits_whole(self, image: np.ndarray) -> bool:
+        """Whether an image [H, W, 3] needs no tiles."""
+        height, width = image.shape[:2]
+        return bool(max(height, width) <= self.settings.tile)
+
+    def _prediction(self, image: np.ndarray, probabilities: np.ndarray) -> Prediction:
         mask = probabilities.argmax(axis=0).astype(np.uint8)
         background = self.tissues.background
         if background is not None and background.white_above is not None:
             mask[white_pixels(image, background.white_above)] = background.index
         return Prediction(mask, probabilities)
+
+    def _network(self) -> Network:
+        return self._gated(average_symmetries(self._probabilities) if self.settings.symmetries else self._probabilities)
 
     def _probabilities(self, images: Tensor) -> Tensor:
         return torch.softmax(self.network(images).logits.float(), dim=1)
@@ -141,7 +170,8 @@ class Predictor:
             allowed = likely >= gate
             # a tile in which nothing is likely keeps its likeliest tissue
             allowed[torch.arange(len(likely)), likely.argmax(dim=1)] = True
-            kept = probabilities * allowed[:, :, None, None]
-            return kept / kept.sum(dim=1, keepdim=True).clamp(min=1e-12)
+            # the least value lets an allowed tissue win even where the network rules it out
+            kept = probabilities.clamp(min=1e-12) * allowed[:, :, None, None]
+            return kept / kept.sum(dim=1, keepdim=True)
 
         return gated

@@ -21,7 +21,8 @@ def tile_grid(height: int, width: int, tile: int, overlap: float) -> list[tuple[
     """Upper left corners (y, x) of tiles that cover an image, row by row.
 
     Args:
-        height: of the image in pixels; width: likewise.
+        height: of the image in pixels.
+        width: of the image in pixels.
         tile: side of a tile in pixels.
         overlap: least share of a tile that it shares with its neighbour, 0 ≤ overlap < 1.
 
@@ -64,6 +65,33 @@ def to_input(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 @torch.inference_mode()
+def predict_batch(
+    network: Network,
+    images: np.ndarray,
+    *,
+    device: torch.device | None = None,
+    multiple: int = 32,
+    dtype: torch.dtype | None = None,
+) -> np.ndarray:
+    """Predict whole images of one size in one forward pass.
+
+    Args:
+        network: in evaluation mode.
+        images: uint8 RGB [B, H, W, 3].
+        device: where the network is.
+        multiple: inputs are padded to a multiple of this and cropped back.
+        dtype: autocast type, None for float32.
+
+    Returns:
+        Probabilities, float32 [B, K, H, W].
+    """
+    device = device or torch.device("cpu")
+    height, width = images.shape[1:3]
+    with torch.autocast(device.type, dtype) if dtype is not None else nullcontext():
+        found = network(pad_to_multiple(to_input(images, device), multiple))
+    return np.ascontiguousarray(found[..., :height, :width].float().cpu().numpy())
+
+
 def predict_tiled(
     network: Network,
     image: np.ndarray,
@@ -77,7 +105,8 @@ def predict_tiled(
 ) -> np.ndarray:
     """Predict one image.
 
-    Memory beside the network's is that of the result and one batch of tiles; whole slides go another way.
+    Memory beside the network's is that of the result and one batch of tiles: 4·K bytes per pixel. Whole slides go
+    another way.
 
     Args:
         network: in evaluation mode.
@@ -92,26 +121,26 @@ def predict_tiled(
     Returns:
         Probabilities, float32 [K, H, W].
     """
-    device = device or torch.device("cpu")
     height, width = image.shape[:2]
     corners = tile_grid(height, width, tile, overlap)
+    if len(corners) == 1:
+        whole = predict_batch(network, image[None], device=device, multiple=multiple, dtype=dtype)[0]
+        return np.asarray(whole)
     tile_height, tile_width = min(tile, height), min(tile, width)
-    window = blending_window(tile_height, tile_width)
-    total: Tensor | None = None
-    weights = torch.zeros(height, width)
+    window = blending_window(tile_height, tile_width).numpy()
+    total: np.ndarray | None = None
+    weights = np.zeros((height, width), dtype=np.float32)
     for start in range(0, len(corners), batch_size):
         part = corners[start : start + batch_size]
         tiles = np.stack([image[y : y + tile_height, x : x + tile_width] for y, x in part])
-        with torch.autocast(device.type, dtype) if dtype is not None else nullcontext():
-            found = network(pad_to_multiple(to_input(tiles, device), multiple))
-        found = found[..., :tile_height, :tile_width].float().cpu()
-        if len(corners) == 1:
-            return np.asarray(found[0].numpy())
+        found = predict_batch(network, tiles, device=device, multiple=multiple, dtype=dtype)
         if total is None:
-            total = torch.zeros(found.shape[1], height, width)
+            total = np.zeros((found.shape[1], height, width), dtype=np.float32)
         for (y, x), probabilities in zip(part, found, strict=True):
-            area = (slice(y, y + tile_height), slice(x, x + tile_width))
-            total[(slice(None), *area)] += probabilities * window
-            weights[area] += window
+            rows, columns = slice(y, y + tile_height), slice(x, x + tile_width)
+            total[:, rows, columns] += probabilities * window
+            weights[rows, columns] += window
     assert total is not None
-    return np.asarray((total / weights).numpy())
+    # in place, since the quotient would be a second array of the result's size
+    total /= weights
+    return total
