@@ -48,12 +48,10 @@ def overlay_picture(image: np.ndarray, mask: np.ndarray, tissues: TissueSet) -> 
     shares = np.bincount(mask.ravel(), minlength=256)[: len(tissues)] / mask.size
     size = int(np.clip(picture.width / 28, 11, 22))
     font = ImageFont.load_default(size)
-    entries = [
-        (tissue.color, text)
-        for tissue, share in zip(tissues.tissues, shares, strict=True)
-        if share > 0
-        for text in [_fitting(f"{tissue.name} {share:.0%}", f"{tissue.abbreviation} {share:.0%}", font, picture.width)]
-    ]
+    present = [(tissue, _percent(share)) for tissue, share in zip(tissues.tissues, shares, strict=True) if share > 0]
+    entries = [(tissue.color, f"{tissue.name} {share}") for tissue, share in present]
+    if any(_entry_width(text, font, size) > picture.width for _, text in entries):
+        entries = [(tissue.color, f"{tissue.abbreviation} {share}") for tissue, share in present]
     line = round(size * 1.6)
     rows = _rows(entries, font, size, picture.width)
     canvas = Image.new("RGB", (picture.width, picture.height + line * max(1, len(rows)) + size // 2), (255, 255, 255))
@@ -75,8 +73,8 @@ def _entry_width(text: str, font: _Font, size: int) -> int:
     return round(size * 2.4 + font.getlength(text))
 
 
-def _fitting(long: str, short: str, font: _Font, width: int) -> str:
-    return long if font.getlength(long) < width * 0.8 else short
+def _percent(share: float) -> str:
+    return "<1%" if share < 0.005 else f"{share:.0%}"
 
 
 def _rows(
