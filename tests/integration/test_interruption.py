@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from conftest import RECIPES, TINY
-from patch2tissue.config import load_config
+from patch2tissue.config import RunConfig, load_config
 from patch2tissue.craanet import training as craanet_training
 from patch2tissue.pfscnet import training as pfscnet_training
 from patch2tissue.pipeline import run_training
@@ -38,16 +39,15 @@ def _same(one: RunFolder, two: RunFolder) -> None:
     assert masks and all(m.read_bytes() == (two.pseudo_labels / "masks" / m.name).read_bytes() for m in masks)
 
 
-def test_killed_inside_any_stage(tmp_path: Path, fabricate: Callable[..., Path], monkeypatch: object) -> None:
-    import pytest
-
-    assert isinstance(monkeypatch, pytest.MonkeyPatch)
+def test_killed_inside_any_stage(
+    tmp_path: Path, fabricate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = fabricate(tmp_path / "data", "bcss-wsss")
 
-    def config(name: str) -> object:
+    def config(name: str) -> RunConfig:
         return load_config(RECIPES / "bcss-wsss.yaml", [f"output={tmp_path / name}", f"data.path={data}", *TINY])
 
-    whole = run_training(config("whole"))  # type: ignore[arg-type]
+    whole = run_training(config("whole"))
 
     def dies_at(kind: type[Stage], step: int) -> None:
         original, calls = kind.training_step, [0]
@@ -56,11 +56,11 @@ def test_killed_inside_any_stage(tmp_path: Path, fabricate: Callable[..., Path],
             calls[0] += 1
             if calls[0] == step:
                 raise Killed
-            return original(self, *arguments)  # type: ignore[arg-type]
+            return original(self, *arguments)
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(kind, "training_step", step_or_die)
-            run_training(config("broken"))  # type: ignore[arg-type]
+            run_training(config("broken"))
 
     # 12 patches in batches of 4: three steps an epoch; steps count anew in every process
     dies_at(craanet_training.CRAANetStage, 2)  # in the first epoch: nothing to resume from
@@ -68,9 +68,10 @@ def test_killed_inside_any_stage(tmp_path: Path, fabricate: Callable[..., Path],
     dies_at(craanet_training.CRAANetStage, 6)  # in the last one, with half of the memory overlaid
     dies_at(pfscnet_training.PFSCNetStage, 5)
     dies_at(pfscnet_training.PFSCNetStage, 5)  # with prototypes, bank and averaged weights on their way
-    _same(whole, run_training(config("broken")))  # type: ignore[arg-type]
+    _same(whole, run_training(config("broken")))
 
 
+@pytest.mark.slow
 def test_kill_9_at_moments_nobody_chose(tmp_path: Path, fabricate: Callable[..., Path]) -> None:
     data = fabricate(tmp_path / "data", "bcss-wsss")
 
