@@ -1,283 +1,196 @@
-"""Checking a data set before training: what is in it, and every file that is wrong."""
+"""Checking a data set before training: what is there, and everything that is wrong, file by file."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-
-from patch2tissue.data.images import read_image, read_mask
-from patch2tissue.data.labels import layout_of, parse_label, patient_of
-from patch2tissue.data.layouts import (
-    detect_layout,
-    image_files,
-    image_folder,
-    labels_file,
-    mask_files,
-    read_labels_csv,
-)
-from patch2tissue.errors import DataError
+from patch2tissue.data.check_files import Facts, Notes, collect_split, examine
+from patch2tissue.data.check_report import DataReport, Level, Problem, SplitReport
+from patch2tissue.data.layouts import LAYOUTS, SPLITS, labels_file
+from patch2tissue.data.patches import Patch
+from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.tissues import TissueSet
 
+__all__ = ["DataReport", "Problem", "SplitReport", "check_data"]
+
 Progress = Callable[[int, int], None]
-SPLITS = ("train", "val", "test")
+
+_NOT_SCORED = "not scored"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: with which file, what, and whether it stops training (`error`) or not (`warning`)."""
-
-    file: str
-    reason: str
-    level: Literal["error", "warning"] = "error"
-
-
-@dataclass
-class SplitReport:
-    """What is in one split."""
-
-    images: int = 0
-    masks: int = 0
-    patients: int = 0
-    per_tissue: dict[str, int] = field(default_factory=dict)
-    per_label: dict[str, int] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass
-class DataReport:
-    """What is in a data set, and what is wrong with it."""
-
-    root: str
-    tissues: str
-    layout: str | None = None
-    splits: dict[str, SplitReport] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def errors(self) -> list[Problem]:
-        """Problems that stop training or scoring."""
-        return [problem for problem in self.problems if problem.level == "error"]
-
-    @property
-    def warnings(self) -> list[Problem]:
-        """Problems to know of."""
-        return [problem for problem in self.problems if problem.level == "warning"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """What was found in one image and its mask."""
-
-    size: tuple[int, int] | None
-    digest: str | None
-    problems: list[Problem]
-
-
-def check_data(root: Path, tissues: TissueSet, layout: str = "auto", *, progress: Progress | None = None) -> DataReport:
-    """Open every file of a data set and report what it holds and what is wrong.
+def check_data(
+    root: Path,
+    tissues: TissueSet,
+    layout: str = "auto",
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> DataReport:
+    """Read every image, label and mask of a data set and report counts and whatever is wrong.
 
     Args:
-        root: folder with train/ and optionally val/ and test/.
+        root: folder with `train/` and optionally `val/` and `test/`.
         tissues: tissue set of labels and masks.
-        layout: how labels are written, `auto` to recognise it.
-        progress: called with (files done, files in all).
+        layout: `auto`, or how labels of train are written (one of `layouts.LAYOUTS`).
+        progress: called with (images read, images in all).
+        workers: threads that read; None: one per core, at most 8.
 
     Raises:
-        DataError: if the folder is missing or holds no split. Everything else is reported, not raised.
+        DataError: if there is no data set at all.
+        ConfigError: if the layout is unknown.
     """
     root = Path(root)
+    if layout not in ("auto", *LAYOUTS):
+        raise ConfigError(f"Unknown layout '{layout}'. Known are auto, {', '.join(LAYOUTS)}.")
     found = [split for split in SPLITS if (root / split).is_dir()]
+    if "train" not in found and labels_file(root, "train") is not None:
+        found.insert(0, "train")
     if not found:
-        raise DataError(f"{root}: holds none of the folders train, val and test.")
-    report = DataReport(str(root), tissues.name)
-    if "train" not in found:
-        report.problems.append(Problem(str(root / "train"), "there is no such folder, so there is nothing to train on"))
-    images = {split: image_files(image_folder(root / split)) for split in found}
-    total, done = sum(len(files) for files in images.values()), 0
-    digests: dict[str, tuple[str, Path]] = {}
-    patients: dict[str, set[str]] = {}
+        reason = "has none of the folders train/, val/ and test/" if root.is_dir() else "there is no such folder"
+        raise DataError(f"{root}: {reason}. A data set holds train/, and val/ or test/ for scoring.")
+    report = DataReport(root, tissues.name)
+    notes = Notes(root)
+    splits: dict[str, list[Patch]] = {}
     for split in found:
-        files, masks = images[split], mask_files(root / split)
-        summary = report.splits[split] = SplitReport(images=len(files), masks=len(masks))
-        if not files:
-            report.problems.append(Problem(str(root / split), "holds no images"))
-        report.problems += _same_names(files)
-        report.problems += _unmatched(split, files, masks)
-        labels = _labels(root, split, files, tissues, layout, report)
-        summary.per_tissue = {name: sum(label[k] for label in labels.values()) for k, name in enumerate(tissues.names)}
-        combinations = Counter(_combination(label, tissues) for label in labels.values())
-        summary.per_label = dict(combinations.most_common())
-        patients[split] = {patient for file in files if (patient := patient_of(file.stem)) is not None}
-        summary.patients = len(patients[split])
-        sizes: Counter[str] = Counter()
-        with ThreadPoolExecutor() as pool:
-            jobs = [pool.submit(_check_file, file, masks.get(file.stem), labels.get(file), tissues) for file in files]
-            for file, job in zip(files, jobs, strict=True):
-                checked = job.result()
-                report.problems += checked.problems
-                if checked.size is not None:
-                    sizes[f"{checked.size[1]}×{checked.size[0]}"] += 1
-                if checked.digest is not None:
-                    report.problems += _same_content(split, file, checked.digest, digests)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-        summary.sizes = dict(sizes.most_common())
-    report.problems += _shared(root, patients, {split: {f.stem for f in files} for split, files in images.items()})
-    if "train" in report.splits:
-        for name, count in report.splits["train"].per_tissue.items():
-            if count == 0 and report.splits["train"].images:
-                report.problems.append(Problem(str(root / "train"), f"no patch is labelled '{name}'"))
+        # a named layout is that of train; val and test need no labels, and are read in whatever form they have
+        wanted = layout if split == "train" else "auto"
+        splits[split], used = collect_split(root, split, tissues, wanted, notes)
+        if split == "train":
+            report.layout = used or None
+            if not splits[split] and used:
+                notes.add("error", "image", root / split, "holds no images to train on.")
+        elif not splits[split]:
+            notes.add("error", "image", root / split, "holds no images.")
+    facts = _read_all(splits, tissues, notes, progress, workers)
+    for split, patches in splits.items():
+        report.splits[split] = _count(patches, facts, tissues)
+    if "train" not in splits:
+        notes.add("error", "image", root / "train", "there is no such folder, so there is nothing to train on.")
+    else:
+        _judge_train(splits["train"], facts, report.splits["train"], tissues, notes)
+    _find_repeated(splits, facts, notes)
+    _find_shared_patients(splits, notes)
+    unique = list(dict.fromkeys(notes.problems))
+    report.problems = sorted(unique, key=lambda problem: problem.level != "error")
     return report
 
 
-def _combination(label: tuple[int, ...], tissues: TissueSet) -> str:
-    present = [name for name, flag in zip(tissues.abbreviations, label, strict=True) if flag]
-    return " + ".join(present) or "none"
+def _read_all(
+    splits: dict[str, list[Patch]], tissues: TissueSet, notes: Notes, progress: Progress | None, workers: int | None
+) -> dict[Path, Facts]:
+    """Read all patches in threads; problems keep the order of the files."""
+    patches = [patch for split in splits.values() for patch in split]
 
+    def read(patch: Patch) -> tuple[Facts, list[tuple[Level, str, Path, str]]]:
+        said: list[tuple[Level, str, Path, str]] = []
+        return examine(patch, tissues, lambda *words: said.append(words)), said
 
-def _same_names(files: list[Path]) -> Iterable[Problem]:
-    names: dict[str, Path] = {}
-    for file in files:
-        if file.stem in names:
-            yield Problem(str(file), f"has the same name as {names[file.stem].name}")
-        names.setdefault(file.stem, file)
-
-
-def _unmatched(split: str, files: list[Path], masks: dict[str, Path]) -> Iterable[Problem]:
-    names = {file.stem for file in files}
-    for name, mask in masks.items():
-        if name not in names:
-            yield Problem(str(mask), "is a mask without an image of the same name")
-    if split != "train":
-        for file in files:
-            if file.stem not in masks:
-                yield Problem(str(file), "has no mask of the same name, so it cannot be scored", "warning")
-
-
-def _labels(
-    root: Path, split: str, files: list[Path], tissues: TissueSet, layout: str, report: DataReport
-) -> dict[Path, tuple[int, ...]]:
-    """Labels of a split's images; what is wrong with them goes into the report."""
-    table = labels_file(root, split)
+    facts = {}
+    pool = ThreadPoolExecutor(max(1, workers or min(8, os.cpu_count() or 1)))
     try:
-        if layout == "auto" and split == "train" and files:
-            layout = detect_layout(root / split, tissues)
-        if layout == "csv" or (layout == "auto" and table is not None):
-            if table is None:
-                raise DataError(f"{root}: layout is csv, but there is no labels.csv.")
-            return _labels_from_csv(table, root / split, files, tissues, report)
-    except DataError as error:
-        report.problems.append(Problem(str(table or root / split), str(error)))
-        return {}
-    if split == "train":
-        report.layout = layout
-    labels: dict[Path, tuple[int, ...]] = {}
-    for file in files:
-        form = layout_of(file.stem) if layout == "auto" else layout
-        try:
-            label = parse_label(file.stem, form, tissues) if form else None
-        except DataError as error:
-            report.problems.append(Problem(str(file), str(error)))
-            continue
-        if label is None and split == "train":
-            report.problems.append(Problem(str(file), "its name carries no label of the layout " + str(form)))
-        elif label is not None and not any(label):
-            report.problems.append(Problem(str(file), "its label has no tissue"))
-        elif label is not None:
-            labels[file] = label
-    return labels
+        for done, (patch, (fact, said)) in enumerate(zip(patches, pool.map(read, patches), strict=True), start=1):
+            facts[patch.path] = fact
+            for words in said:
+                notes.add(*words)
+            if progress is not None:
+                progress(done, len(patches))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return facts
 
 
-def _labels_from_csv(
-    table: Path, folder: Path, files: list[Path], tissues: TissueSet, report: DataReport
-) -> dict[Path, tuple[int, ...]]:
-    by_place = {path.resolve(): (path, label) for path, label in read_labels_csv(table, tissues).items()}
-    report.layout = "csv"
-    labels: dict[Path, tuple[int, ...]] = {}
-    for file in files:
-        listed = by_place.get(file.resolve())
-        if listed is None:
-            if folder.name == "train":
-                report.problems.append(Problem(str(file), f"is not listed in {table}"))
-        elif not any(listed[1]):
-            report.problems.append(Problem(str(file), "its label has no tissue"))
-        else:
-            labels[file] = listed[1]
-    for place, (path, _) in by_place.items():
-        if folder.resolve() in place.parents and not place.is_file():
-            report.problems.append(Problem(str(path), f"is listed in {table}, but there is no such file"))
-    return labels
+def _count(patches: Sequence[Patch], facts: dict[Path, Facts], tissues: TissueSet) -> SplitReport:
+    labels = [patch.labels for patch in patches if patch.labels is not None]
+    sizes = [size for patch in patches if (size := facts[patch.path].size) is not None]
+    pixels = [values for patch in patches if (values := facts[patch.path].pixels) is not None]
+    return SplitReport(
+        images=len(patches),
+        labelled=len(labels),
+        masks=sum(patch.mask is not None for patch in patches),
+        patients=len({patch.patient for patch in patches if patch.patient}),
+        slides=len({patch.slide for patch in patches if patch.slide}),
+        per_tissue={name: sum(label[k] for label in labels) for k, name in enumerate(tissues.names)} if labels else {},
+        per_label=dict(Counter(_combination(label, tissues) for label in labels).most_common()),
+        sizes=dict(Counter(f"{width}×{height}" for height, width in sizes).most_common()),
+        pixels={
+            name: sum(values[k] for values in pixels) for k, name in enumerate((*tissues.names, _NOT_SCORED)) if pixels
+        },
+    )
 
 
-def _check_file(file: Path, mask: Path | None, label: tuple[int, ...] | None, tissues: TissueSet) -> _Checked:
-    problems: list[Problem] = []
-    size, digest = None, None
-    try:
-        image = read_image(file)
-        size = (image.shape[0], image.shape[1])
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    except DataError as error:
-        problems.append(Problem(str(file), str(error)))
-    if mask is not None:
-        try:
-            values = read_mask(mask, tissues)
-        except DataError as error:
-            problems.append(Problem(str(mask), str(error)))
-        else:
-            if size is not None and values.shape != size:
-                problems.append(
-                    Problem(
-                        str(mask),
-                        f"is {values.shape[1]}×{values.shape[0]} px, but its image is {size[1]}×{size[0]} px",
-                    )
-                )
-            elif label is not None:
-                problems += _contradiction(mask, values, label, tissues)
-    return _Checked(size, digest, problems)
+def _combination(labels: Sequence[int], tissues: TissueSet) -> str:
+    return " + ".join(name for name, label in zip(tissues.names, labels, strict=True) if label) or "no tissue"
 
 
-def _contradiction(mask: Path, values: np.ndarray, label: tuple[int, ...], tissues: TissueSet) -> Iterable[Problem]:
-    """A label is a pathologist's word and may leave out small pieces: a warning, from a tenth of the patch on."""
-    shares = np.bincount(values.ravel(), minlength=256) / values.size
-    for k, (name, flag) in enumerate(zip(tissues.names, label, strict=True)):
-        if flag and shares[k] == 0:
-            yield Problem(str(mask), f"holds no '{name}', which the label says is present", "warning")
-        elif not flag and shares[k] > 0.1:
-            yield Problem(str(mask), f"is {shares[k]:.0%} '{name}', which the label says is absent", "warning")
+def _judge_train(
+    patches: Sequence[Patch], facts: dict[Path, Facts], counts: SplitReport, tissues: TissueSet, notes: Notes
+) -> None:
+    """Whether the labels can teach anything, and whether sizes are one."""
+    folder = notes.root / "train"
+    for name, count in counts.per_tissue.items():
+        if not count:
+            text = f"no patch is labelled '{name}', so it cannot be learned. Add some, or use a set without it."
+            notes.add("error", "tissue", folder, text)
+        elif count == counts.labelled:
+            text = f"every patch is labelled '{name}'; where it is cannot be learned from labels that never differ."
+            notes.add("warning", "tissue", folder, text)
+    if len(counts.sizes) > 1:
+        usual = next(iter(counts.sizes))
+        other = next(patch for patch in patches if (size := facts[patch.path].size) and _shown(size) != usual)
+        text = (
+            f"images have {len(counts.sizes)} sizes (most {usual} px, but for example {other.path.name} not); smaller "
+            "ones are padded."
+        )
+        notes.add("warning", "size", folder, text)
 
 
-def _same_content(split: str, file: Path, digest: str, seen: dict[str, tuple[str, Path]]) -> Iterable[Problem]:
-    if digest not in seen:
-        seen[digest] = (split, file)
-        return
-    other_split, other = seen[digest]
-    level: Literal["error", "warning"] = "warning" if other_split == split else "error"
-    yield Problem(str(file), f"has the same content as {other}", level)
+def _shown(size: tuple[int, int]) -> str:
+    return f"{size[1]}×{size[0]}"
 
 
-def _shared(root: Path, patients: dict[str, set[str]], names: dict[str, set[str]]) -> Iterable[Problem]:
-    """Patients and names that stand in more than one split."""
-    splits = list(names)
-    for i, first in enumerate(splits):
-        for second in splits[i + 1 :]:
-            for name in sorted(names[first] & names[second]):
-                yield Problem(str(root / second), f"'{name}' stands in {first} too")
-            both = sorted(patients[first] & patients[second])
-            if both:
-                listed = ", ".join(both[:5]) + (" …" if len(both) > 5 else "")
-                yield Problem(
-                    str(root / second),
-                    f"{len(both)} patients stand in {first} too ({listed}): scores would be too good",
-                )
+def _find_repeated(splits: dict[str, list[Patch]], facts: dict[Path, Facts], notes: Notes) -> None:
+    """Note images that share a name with one of another split, or their picture with any other."""
+    names: dict[str, tuple[str, Path]] = {}
+    pictures: dict[bytes, tuple[str, Path]] = {}
+    for split, patches in splits.items():
+        for patch in patches:
+            home, first = names.setdefault(patch.name, (split, patch.path))
+            if home != split:
+                text = f"has the name of {notes.shown(first)}; one name must not be in two splits."
+                notes.add("error", "duplicate", patch.path, text)
+            digest = facts[patch.path].digest
+            if digest is None:
+                continue
+            home, first = pictures.setdefault(digest, (split, patch.path))
+            if home != split:
+                text = f"is the same picture as {notes.shown(first)}, so that {split} is not independent of {home}."
+                notes.add("error", "duplicate", patch.path, text)
+            elif first != patch.path:
+                notes.add("warning", "duplicate", patch.path, f"is the same picture as {notes.shown(first)}.")
+
+
+def _find_shared_patients(splits: dict[str, list[Patch]], notes: Notes) -> None:
+    """Note patients, or where names tell none slides, that are in two splits; with train it is an error."""
+    holders: dict[str, dict[str, list[Patch]]] = {split: defaultdict(list) for split in splits}
+    for split, patches in splits.items():
+        for patch in patches:
+            if patch.patient is not None:
+                holders[split][f"patient {patch.patient}"].append(patch)
+            else:
+                # a whole image in val may be the region that train's patches were cut from
+                holders[split][f"slide {patch.slide or patch.name}"].append(patch)
+    for one, other in combinations(splits, 2):
+        level: Level = "error" if one == "train" else "warning"
+        for holder in sorted(holders[one].keys() & holders[other].keys()):
+            ours, theirs = holders[one][holder], holders[other][holder]
+            if holder.startswith("slide") and all(patch.slide is None for patch in (*ours, *theirs)):
+                continue  # merely the same name, which is noted already
+            text = (
+                f"{holder} is in {one} ({len(ours)} images) and in {other} ({len(theirs)}), so that scores on {other} "
+                f"flatter. Keep each in one split."
+            )
+            notes.add(level, "patient", theirs[0].path, text)
