@@ -18,20 +18,13 @@ from patch2tissue import __version__
 from patch2tissue.atomic import write_text
 from patch2tissue.config import RegionSource, SyntheticSource
 from patch2tissue.report.accumulation import accumulation_view
+from patch2tissue.report.curves import curve_groups
 from patch2tissue.report.gallery import prediction_gallery, pseudo_label_gallery
+from patch2tissue.report.names import STAGES
+from patch2tissue.report.overview import cards, interval_note, overview_chart
 from patch2tissue.report.record import RunRecord, read_run
 from patch2tissue.report.style import series_variable
-from patch2tissue.report.tables import (
-    cards,
-    confusions,
-    curve_groups,
-    data_summary,
-    interval_note,
-    overview_chart,
-    score_tables,
-    tissue_areas,
-    tissue_tables,
-)
+from patch2tissue.report.tables import confusions, data_summary, score_tables, tissue_areas, tissue_tables
 from patch2tissue.run_folder import RunFolder
 
 
@@ -109,6 +102,12 @@ def _environment_rows(record: RunRecord) -> list[tuple[str, str]]:
             rows.extend((str(name), str(version)) for name, version in value.items())
         else:
             rows.append((str(key).replace("_", " "), value if isinstance(value, str) else json.dumps(value)))
+    for stage, curves in record.curves.items():
+        speeds = sorted(value for _, value in curves.get("patches_per_second", []))
+        if speeds:
+            rows.append(
+                (f"{STAGES[stage]}, patches per second", f"{speeds[len(speeds) // 2]:.1f} (median of the epochs)")
+            )
     return rows
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 PSEUDO_LABELS = {
     "cam": "Plain CAM",
     "last_epoch": "Last epoch",
@@ -32,6 +34,12 @@ PREDICTION_NOTES = {
     "full_supervision": "the same network trained on the masks of train: the ceiling, not weakly supervised",
 }
 
+PARTS: tuple[tuple[str, str, Mapping[str, str], Mapping[str, str]], ...] = (
+    ("pseudo_labels", "Pseudo labels on train", PSEUDO_LABELS, PSEUDO_LABEL_NOTES),
+    ("test", "Predictions on test", PREDICTIONS, PREDICTION_NOTES),
+)
+"""Key in scores.json, title, and names and notes of the methods in it."""
+
 SCORES = {
     "miou": "MIoU",
     "fwiou": "FwIoU",
@@ -52,6 +60,9 @@ CURVES = {
     "learning_rate": "Learning rate, ×10⁻³",
 }
 """Curves in the order they are shown; others follow under their own name."""
+
+HIDDEN_CURVES = {"loader_wait_share", "patches_per_second"}
+"""Curves that say something about the machine, not about learning."""
 
 STAGES = {
     "craanet": "CRAANet",

@@ -68,6 +68,14 @@ def number(value: object) -> float | None:
     return float(value)
 
 
+def interval(scores: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """The 95% interval of a scores entry."""
+    ends = scores.get("ci95")
+    if not isinstance(ends, list) or len(ends) != 2:
+        return None, None
+    return number(ends[0]), number(ends[1])
+
+
 def read_run(run: RunFolder) -> RunRecord:
     """Read a run folder.
 
