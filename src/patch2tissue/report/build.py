@@ -114,4 +114,8 @@ def _environment_rows(record: RunRecord) -> list[tuple[str, str]]:
 def _command(record: RunRecord) -> str | None:
     """The command that made the run, as typed."""
     words = record.environment.get("command")
-    return shlex.join(str(word) for word in words) if isinstance(words, list) and words else None
+    if not isinstance(words, list) or not words:
+        return None
+    # started as `python -m patch2tissue`
+    name = "patch2tissue" if words[0] == "__main__.py" else str(words[0])
+    return shlex.join([name, *(str(word) for word in words[1:])])

@@ -56,8 +56,9 @@ def score_chart(groups: Mapping[str, Sequence[ScoreRow]]) -> Markup:
                 y += 1
         for position, label, main in ticks:
             weight = "bold" if main else "normal"
-            axes.text(-0.005, position, label, transform=axes.get_yaxis_transform(), ha="right", va="center",
-                      weight=weight)  # fmt: skip
+            axes.text(
+                -0.005, position, label, transform=axes.get_yaxis_transform(), ha="right", va="center", weight=weight
+            )
         axes.set_yticks([])
         axes.set_ylim(y - 0.4, -0.6)
         axes.set_xlim(left, right)
@@ -78,10 +79,25 @@ def _score_row(axes: Axes, row: ScoreRow, y: int) -> None:
         axes.plot([row.low, row.high], [y, y], color=color, linewidth=3.5, alpha=0.45)
         text += f"  ({row.low:.3f}–{row.high:.3f})"
     hollow = row.key == "full_supervision"
-    axes.plot([row.value], [y], "o", color=color, markersize=10, markerfacecolor=PAPER if hollow else color,
-              markeredgewidth=2.5 if hollow else 0)  # fmt: skip
-    axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", ha="left", color=INK,
-              weight="bold" if row.main else "normal")  # fmt: skip
+    axes.plot(
+        [row.value],
+        [y],
+        "o",
+        color=color,
+        markersize=10,
+        markerfacecolor=PAPER if hollow else color,
+        markeredgewidth=2.5 if hollow else 0,
+    )
+    axes.text(
+        1.01,
+        y,
+        text,
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        ha="left",
+        color=INK,
+        weight="bold" if row.main else "normal",
+    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,7 @@ def panel(
     title: str,
     lines: Sequence[Line],
     *,
-    size: tuple[int, int] = (270, 190),
+    size: tuple[int, int] = (270, 200),
     start: tuple[float, str] | None = None,
     x_label: str = "epoch",
     zero: bool = False,
@@ -120,20 +136,41 @@ def panel(
     from matplotlib.ticker import MaxNLocator
 
     few = max((len(line.points) for line in lines), default=0) < 16
-    with chart(*size, (30, 92 if labels else 12, 42, 50)) as (figure, axes):
+    with chart(*size, (40, 92 if labels else 12, 42, 50)) as (figure, axes):
         for line in lines:
             xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
-            axes.plot(xs, ys, color=SERIES.get(line.key, MUTED), linestyle=(0, (4, 2)) if line.dashed else "-",
-                      marker="o" if few else None, markersize=3.5)  # fmt: skip
+            axes.plot(
+                xs,
+                ys,
+                color=SERIES.get(line.key, MUTED),
+                linestyle=(0, (4, 2)) if line.dashed else "-",
+                marker="o" if few else None,
+                markersize=3.5,
+            )
         for y, line in zip(_apart(lines, axes.get_ylim()), lines, strict=True):
             if labels and line.points:
-                axes.annotate(line.label, (line.points[-1][0], y), xytext=(8, 0), textcoords="offset points",
-                              va="center", color=SERIES.get(line.key, MUTED))  # fmt: skip
+                axes.annotate(
+                    line.label,
+                    (line.points[-1][0], y),
+                    xytext=(8, 0),
+                    textcoords="offset points",
+                    va="center",
+                    color=SERIES.get(line.key, MUTED),
+                )
         if start is not None:
             axes.axvline(start[0], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-            axes.annotate(start[1], (start[0], 1.0), xycoords=("data", "axes fraction"), xytext=(4, -2),
-                          textcoords="offset points", va="top", color=MUTED, fontsize=10)  # fmt: skip
-        axes.set_title(title, loc="left", fontsize=12.5, color=INK)
+            axes.annotate(
+                start[1],
+                (start[0], 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                va="bottom",
+                ha="center",
+                color=MUTED,
+                fontsize=10,
+            )
+        axes.set_title(title, loc="left", fontsize=12.5, color=INK, pad=20)
         axes.set_xlabel(x_label, fontsize=11)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
