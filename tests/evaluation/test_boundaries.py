@@ -89,3 +89,44 @@ def test_counts_of_images_add_up() -> None:
         one.update(prediction, truth)
         apart.merge(one)
     assert together.scores() == apart.scores()
+
+
+def square(top: int, left: int, side: int = 40) -> np.ndarray:
+    labels = np.zeros((100, 100), np.uint8)
+    labels[top : top + side, left : left + side] = 1
+    return labels
+
+
+@pytest.mark.parametrize(("shift", "low", "high"), [(0, 1.0, 1.0), (1, 1.0, 1.0), (10, 0.0, 0.65)])
+def test_a_square_that_is_shifted(shift: int, low: float, high: float) -> None:
+    counts = BoundaryCounts(2)
+    counts.update(square(30, 30 + shift), square(30, 30))
+    scores = counts.scores()
+    assert low <= scores["boundary_f_2px"] <= scores["boundary_f_5px"] <= high
+
+
+def test_a_square_shifted_both_ways_hardly_scores() -> None:
+    counts = BoundaryCounts(2)
+    counts.update(square(42, 42), square(30, 30))
+    assert counts.scores()["boundary_f_5px"] < 0.2
+
+
+def test_an_edge_on_one_side_only_scores_nothing() -> None:
+    for prediction, truth in ((square(30, 30), square(0, 0, 0)), (square(0, 0, 0), square(30, 30))):
+        counts = BoundaryCounts(2)
+        counts.update(prediction, truth)
+        assert counts.scores() == {"boundary_f_2px": 0.0, "boundary_f_5px": 0.0}
+
+
+def test_tolerance_is_euclidean_and_includes_its_end() -> None:
+    def one(y: int, x: int) -> np.ndarray:
+        labels = np.zeros((40, 40), np.uint8)
+        labels[y, x] = 1
+        return labels
+
+    for offset, at_two, at_five in (((2, 0), 1.0, 1.0), ((2, 1), 0.0, 1.0), ((3, 4), 0.0, 1.0), ((4, 4), 0.0, 0.0)):
+        counts = BoundaryCounts(2)
+        counts.update(one(20 + offset[0], 20 + offset[1]), one(20, 20))
+        # tissue 1 is a single pixel: its precision and recall are all or nothing
+        hits = counts.counts[:, 1, 0]
+        assert hits.tolist() == [at_two, at_five]

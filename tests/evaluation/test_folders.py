@@ -1,10 +1,9 @@
-"""Scoring folders, intervals, and the commands around them."""
+"""Scoring folders of masks."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,16 @@ import pytest
 from PIL import Image
 
 from patch2tissue.data.images import write_mask
-from patch2tissue.errors import DataError
-from patch2tissue.evaluation.folders import evaluate_folders, group_names, wrong_share
-from patch2tissue.evaluation.intervals import bootstrap_miou
+from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.evaluation.folders import (
+    evaluate_folders,
+    evaluate_pairs,
+    group_names,
+    pair_folders,
+    wrong_share,
+)
 from patch2tissue.evaluation.scores import scores_from_counts
-from patch2tissue.tissues import load_tissue_set
+from patch2tissue.tissues import TissueSet, load_tissue_set
 
 TISSUES = load_tissue_set("bcss-wsss")
 
@@ -56,49 +60,104 @@ def test_coloured_masks_score_the_same(folders: tuple[Path, Path], tmp_path: Pat
     assert evaluate_folders(folders[0], colored, TISSUES).values == evaluate_folders(*folders, TISSUES).values
 
 
-def test_command(
-    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], run_command: Callable[..., int]
-) -> None:
-    arguments = ["evaluate", *map(str, folders), "--tissues", "bcss-wsss"]
-    assert run_command(*arguments, "--json", "--out", str(tmp_path / "scores.json")) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((tmp_path / "scores.json").read_text())
-    assert run_command(*arguments) == 0
-    assert "MIoU" in capsys.readouterr().out
-
-
-def test_bad_input_is_named(
-    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], run_command: Callable[..., int]
-) -> None:
+def test_bad_pairs_are_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
     pred, true = folders
-    arguments = ["evaluate", str(pred), str(true), "--tissues", "bcss-wsss"]
-    first = sorted(pred.iterdir())[0]
+    first, second = sorted(pred.iterdir())[:2]
     kept = first.read_bytes()
     first.unlink()
-    assert run_command(*arguments) == 2
-    assert "have no prediction" in " ".join(capsys.readouterr().err.split())
-    write_mask(first, np.zeros((5, 5), np.uint8), TISSUES)
-    with pytest.raises(DataError, match="5×5 px"):
+    with pytest.raises(DataError, match=r"1 of 6 masks have no prediction, for example TCGA-A0-A0SK-DX1_xmin0"):
+        evaluate_folders(pred, true, TISSUES)
+    write_mask(first, np.zeros((5, 7), np.uint8), TISSUES)
+    with pytest.raises(DataError, match=r"xmin0_ymin2_MPP-0\.25_mask\.png: is 7×5 px, but .*/true/.* is 32×32 px"):
         evaluate_folders(pred, true, TISSUES)
     first.write_bytes(kept[:60])
-    assert run_command(*arguments) == 2
-    assert first.name.split("_")[0] in " ".join(capsys.readouterr().err.split())
-    assert run_command("evaluate", tmp_path / "none", true, "--tissues", "bcss-wsss") == 2
-    assert run_command("evaluate", pred, true, "--tissues", "no-such-set") == 2
+    with pytest.raises(DataError, match="xmin0"):
+        evaluate_folders(pred, true, TISSUES)
+    first.write_bytes(kept)
+    write_mask(second, np.full((32, 32), 9, np.uint8), TISSUES)
+    with pytest.raises(DataError, match="index 9"):
+        evaluate_folders(pred, true, TISSUES)
+    with pytest.raises(DataError, match="no such folder"):
+        evaluate_folders(tmp_path / "absent", true, TISSUES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no masks"):
+        evaluate_folders(pred, tmp_path / "empty", TISSUES)
+    with pytest.raises(DataError, match="no masks to score"):
+        evaluate_pairs([], TISSUES, grouped_by="image")
+
+
+def test_two_masks_of_one_name_are_refused(folders: tuple[Path, Path]) -> None:
+    first = sorted(folders[1].iterdir())[0]
+    Image.open(first).save(first.with_suffix(".tif"))
+    with pytest.raises(DataError, match=r"holds both .*\.png and .*\.tif"):
+        evaluate_folders(*folders, TISSUES)
+
+
+def test_names_without_suffix_and_other_extensions_pair(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for mask in folders[0].iterdir():
+        Image.open(mask).save(plain / f"{mask.stem.removesuffix('_mask')}.tif")
+    assert evaluate_folders(plain, folders[1], TISSUES).values == evaluate_folders(*folders, TISSUES).values
+
+
+def test_predictions_without_a_mask_are_told(folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
+    for picture in ("a_overlay.png", "figure.png"):
+        Image.new("RGB", (4, 4)).save(folders[0] / picture)
+    evaluate_folders(*folders, TISSUES)
+    assert caplog.text == ""
+    write_mask(folders[0] / "more_mask.png", np.zeros((4, 4), np.uint8), TISSUES)
+    evaluate_folders(*folders, TISSUES)
+    assert "1 predictions have no mask" in caplog.text and "more_mask" in caplog.text
+
+
+def test_one_bad_file_stops_the_others(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def read(path: Path, tissues: TissueSet) -> np.ndarray:
+        opened.append(path)
+        raise DataError(f"{path}: is bad")
+
+    monkeypatch.setattr("patch2tissue.evaluation.folders.read_mask", read)
+    pairs = pair_folders(*folders) * 200
+    with pytest.raises(DataError, match="is bad"):
+        evaluate_pairs(pairs, TISSUES, grouped_by="patient")
+    assert len(opened) < len(pairs)
+
+
+def test_progress_counts_every_image(folders: tuple[Path, Path]) -> None:
+    seen: list[tuple[int, int]] = []
+    evaluate_folders(*folders, TISSUES, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 6) for n in range(1, 7)]
+
+
+def test_nothing_scored_is_null_everywhere(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_mask(tmp_path / "true" / f"{name}.png", np.full((8, 8), 255, np.uint8), TISSUES)
+        write_mask(tmp_path / "pred" / f"{name}.png", np.zeros((8, 8), np.uint8), TISSUES)
+    values = evaluate_folders(tmp_path / "pred", tmp_path / "true", TISSUES).to_dict()
+    assert json.loads(json.dumps(values, allow_nan=False)) == {
+        **dict.fromkeys(("miou", "fwiou", "acc", "dice", "boundary_f_2px", "boundary_f_5px", "ci95")),
+        "iou": dict.fromkeys(TISSUES.names),
+    }
 
 
 def test_groups() -> None:
-    assert group_names(["TCGA-A1-A0SK-DX1_xmin1_ymin2", "TCGA-A1-A0SK-DX1_xmin9_ymin2"])[0] == "patient"
+    names = ["TCGA-A1-A0SK-DX1_xmin1_ymin2", "TCGA-A1-A0SK-DX2_xmin9_ymin2"]
+    assert group_names(names) == ("patient", ["TCGA-A1-A0SK"] * 2)
+    assert group_names(names, "slide") == ("slide", ["TCGA-A1-A0SK-DX1", "TCGA-A1-A0SK-DX2"])
+    assert group_names(names, "image") == ("image", names)
+    assert group_names(["train_1_x0_y0", "train_1_x9_y0"]) == ("slide", ["train_1", "train_1"])
     assert group_names(["one", "two"]) == ("image", ["one", "two"])
+    assert group_names([*names, "other"])[0] == "image"
+    with pytest.raises(DataError, match="1 of 3 names do not tell their patient, for example other"):
+        group_names([*names, "other"], "patient")
+    with pytest.raises(ConfigError, match="hospital"):
+        group_names(names, "hospital")
 
 
-def test_bootstrap_covers_and_is_seeded() -> None:
-    rng = np.random.default_rng(1)
-    counts = rng.integers(5, 100, (20, 2, 3))
-    counts[..., 2] = 0
-    low, high = bootstrap_miou(counts)
-    assert low < scores_from_counts(counts.sum(0))["miou"] < high
-    assert (low, high) == bootstrap_miou(counts)
-    same = np.repeat(counts[:1], 5, axis=0)
-    assert np.allclose(bootstrap_miou(same), scores_from_counts(counts[0])["miou"])
-    assert all(math.isnan(v) for v in bootstrap_miou(counts[:1]))
+def test_grouping_changes_the_interval_alone(folders: tuple[Path, Path]) -> None:
+    patients, images = (evaluate_folders(*folders, TISSUES, group=group) for group in ("auto", "image"))
+    assert (patients.groups, images.groups, images.grouped_by) == (3, 6, "image")
+    assert patients.values.pop("ci95") != images.values.pop("ci95")
+    assert patients.values == images.values

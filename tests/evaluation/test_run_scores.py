@@ -33,6 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, fabricate: Callable[..., P
         mask = np.full(shape, digits.index("1"), np.uint8)
         write_mask(data / "train" / "mask" / patch.name, mask, config.tissue_set())
     config.comparisons.cam = True
+    config.comparisons.grad_cam = True
     config.comparisons.cam_pipeline = True
     config.comparisons.cross_entropy_only = True
     config.comparisons.full_supervision = True
@@ -42,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, fabricate: Callable[..., P
 def test_all_parts_are_scored(trained: RunFolder) -> None:
     scores = score_run(trained, progress=False)
     assert json.loads(trained.scores_file.read_text()) == scores
-    assert set(scores["pseudo_labels"]) == {"cam", "last_epoch", "accumulated", "refined"}
+    assert set(scores["pseudo_labels"]) == {"cam", "grad_cam", "last_epoch", "accumulated", "refined"}
     assert set(scores["test"]) == {"full_method", "cross_entropy_only", "cam_pipeline", "full_supervision"}
     assert scores["supervision"] == "image-level labels"
     assert any("full_supervision was trained on the masks" in note for note in scores["notes"])

@@ -12,6 +12,9 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder with predicted masks: NAME_mask.png or NAME.png.")],
     masks: Annotated[Path, typer.Argument(help="Folder with true masks of the same names.")],
     tissues: Annotated[str, typer.Option("--tissues", help="Tissue set: a name or a YAML file.")],
+    group: Annotated[
+        str, typer.Option("--group", help="Interval over: patient, slide, image, or auto (first that names tell).")
+    ] = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Also write the scores to this JSON file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
@@ -35,7 +38,11 @@ def evaluate(
     with Progress(console=console) as bars:
         task = bars.add_task("scoring", total=None)
         scores = evaluate_folders(
-            predictions, masks, tissue_set, progress=lambda done, total: bars.update(task, completed=done, total=total)
+            predictions,
+            masks,
+            tissue_set,
+            group=group,
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
     text = json.dumps(scores.to_dict())
     if out is not None:
@@ -44,4 +51,10 @@ def evaluate(
         typer.echo(text)
         return
     Console().print(score_table(f"{scores.images} images", {"predictions": scores.to_dict()}, tissue_set))
-    console.print(f"Interval: bootstrap over {scores.groups} {scores.grouped_by}s.")
+    if scores.values["ci95"] is None:
+        console.print(f"No interval of MIoU: it needs two {scores.grouped_by}s or more with scored pixels.")
+        return
+    told = (
+        " (the file names tell neither patients nor slides)" if (group, scores.grouped_by) == ("auto", "image") else ""
+    )
+    console.print(f"Interval: bootstrap over {scores.groups} {scores.grouped_by}s{told}.")

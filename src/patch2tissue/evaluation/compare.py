@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,22 +61,30 @@ def read_scores(run: RunFolder) -> dict[str, Any]:
     except OSError:
         raise DataError(f"{run.path}: is not scored yet. Run `patch2tissue score {run.path}`.") from None
     except ValueError:
-        raise DataError(f"{run.scores_file}: is not readable; run `patch2tissue score {run.path}` again.") from None
-    return dict(scores)
+        scores = None
+    if not isinstance(scores, dict):
+        raise DataError(f"{run.scores_file}: is damaged. Run `patch2tissue score {run.path}` again.")
+    return scores
 
 
 def compare_runs(paths: Sequence[Path]) -> list[Compared]:
     """Group runs whose configurations differ in nothing but seed and output, and gather their scores.
 
+    A run that is named twice counts once. Of two runs with the same settings and the same seed, the second stands
+    alone: it would make the spread over seeds too small.
+
     Raises:
         DataError: if a folder is no scored run.
     """
-    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for path in paths:
-        run = RunFolder(Path(path))
-        scores = read_scores(run)
-        settings = run.config().model_dump(mode="json", exclude={"seed", "output", "hardware", "comparisons"})
-        groups.setdefault(json.dumps(settings, sort_keys=True), []).append((run.path.name, scores))
+    groups: dict[tuple[str, int], list[tuple[str, dict[str, Any]]]] = {}
+    copies: Counter[tuple[str, int]] = Counter()
+    for path in dict.fromkeys(Path(path).resolve() for path in paths):
+        run = RunFolder(path)
+        scores, config = read_scores(run), run.config()
+        plain = config.model_dump(mode="json", exclude={"seed", "output", "hardware", "comparisons"})
+        settings = json.dumps(plain, sort_keys=True)
+        groups.setdefault((settings, copies[settings, config.seed]), []).append((path.name, scores))
+        copies[settings, config.seed] += 1
     compared = []
     for members in groups.values():
         names = tuple(name for name, _ in members)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +16,19 @@ import numpy as np
 from patch2tissue.data.images import read_mask
 from patch2tissue.data.labels import patient_of, slide_of
 from patch2tissue.data.layouts import image_files
-from patch2tissue.errors import DataError
+from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.evaluation.boundaries import BoundaryCounts
 from patch2tissue.evaluation.intervals import bootstrap_miou
 from patch2tissue.evaluation.scores import ConfusionMatrix, named
 from patch2tissue.tissues import TissueSet
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[int, int], None]
+"""Called with how many images are scored, of how many."""
+
+GROUPINGS = ("auto", "patient", "slide", "image")
+"""What the bootstrap can be drawn over; auto: the first of the others that every name tells."""
 
 
 class Pair(NamedTuple):
@@ -70,73 +78,135 @@ class Scores:
 
 
 def wrong_share(confusion: np.ndarray) -> float | None:
-    """Share of scored pixels with a wrong label: the noise of pseudo labels."""
+    """Share of scored pixels with a wrong label or none."""
     total = int(confusion.sum())
     return None if total == 0 else 1.0 - float(np.trace(confusion[:, : len(confusion)])) / total
 
 
-def group_names(names: Sequence[str]) -> tuple[str, list[str]]:
-    """What to draw the bootstrap over: patients if every name tells its patient, else slides, else images."""
+def group_names(names: Sequence[str], by: str = "auto") -> tuple[str, list[str]]:
+    """What to draw the bootstrap over: patients if every name tells its patient, else slides, else images.
+
+    Args:
+        names: names of the images, without extension.
+        by: one of `GROUPINGS`.
+
+    Returns:
+        `patient`, `slide` or `image`, and the group of every name.
+
+    Raises:
+        ConfigError: if `by` is none of them.
+        DataError: if patients or slides were asked for and a name does not tell its own.
+    """
+    if by not in GROUPINGS:
+        raise ConfigError(f"Cannot group images by '{by}'. Choose one of {', '.join(GROUPINGS)}.")
     for kind, reader in (("patient", patient_of), ("slide", slide_of)):
+        if by not in ("auto", kind):
+            continue
         groups = [reader(name) for name in names]
-        if all(group is not None for group in groups):
+        unknown = [name for name, group in zip(names, groups, strict=True) if group is None]
+        if not unknown:
             return kind, [str(group) for group in groups]
+        if by == kind:
+            raise DataError(
+                f"{len(unknown)} of {len(names)} names do not tell their {kind}, for example {unknown[0]}. "
+                "Group by image, or use names such as TCGA-A1-A0SK-DX1_x0_y0."
+            )
     return "image", list(names)
 
 
-def pair_folders(predictions: Path, masks: Path) -> list[Pair]:
+def pair_folders(predictions: Path, masks: Path, group: str = "auto") -> list[Pair]:
     """Match `NAME_mask.png` or `NAME.*` in `predictions` with `NAME.*` in `masks`.
 
+    Predictions without a mask are left out, with a warning.
+
     Raises:
-        DataError: if a folder has no images, or a mask has no prediction.
+        DataError: if a folder is missing or has no images, a mask has no prediction, or two files share a name.
     """
-    truths = image_files(Path(masks))
-    found = {path.stem: path for path in image_files(Path(predictions))}
-    if not truths:
-        raise DataError(f"{masks}: holds no masks.")
-    if not found:
-        raise DataError(f"{predictions}: holds no predicted masks.")
-    chosen = {truth.stem: found.get(f"{truth.stem}_mask", found.get(truth.stem)) for truth in truths}
-    missing = [name for name, path in chosen.items() if path is None]
+    truths, found = _files(masks, "masks"), _files(predictions, "predicted masks")
+    chosen = {name: next((n for n in (f"{name}_mask", name) if n in found), None) for name in truths}
+    missing = [name for name, match in chosen.items() if match is None]
     if missing:
         raise DataError(
             f"{predictions}: {len(missing)} of {len(truths)} masks have no prediction, for example "
             f"{', '.join(missing[:3])} (looked for NAME_mask.png and NAME.png)."
         )
-    _, groups = group_names([truth.stem for truth in truths])
+    matched = {name: match for name, match in chosen.items() if match is not None}
+    _warn_of_unused(Path(predictions), set(found) - set(matched.values()), matched)
+    _, groups = group_names(list(matched), group)
     return [
-        Pair(truth.stem, path, truth, group)
-        for truth, group in zip(truths, groups, strict=True)
-        if (path := chosen[truth.stem]) is not None
+        Pair(name, found[match], truths[name], which)
+        for (name, match), which in zip(matched.items(), groups, strict=True)
     ]
 
 
-def evaluate_folders(predictions: Path, masks: Path, tissues: TissueSet, *, progress: Progress | None = None) -> Scores:
+def _files(folder: Path, what: str) -> dict[str, Path]:
+    """Image files of a folder by name."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder.")
+    files: dict[str, Path] = {}
+    for path in image_files(folder):
+        if path.stem in files:
+            raise DataError(f"{folder}: holds both {files[path.stem].name} and {path.name}. Remove one of them.")
+        files[path.stem] = path
+    if not files:
+        raise DataError(f"{folder}: holds no {what}.")
+    return files
+
+
+def _warn_of_unused(folder: Path, unused: set[str], matched: dict[str, str]) -> None:
+    """Say which predictions were not scored; pictures that lie beside the masks of `predict` are none."""
+    suffixed = any(name != match for name, match in matched.items())
+    left = sorted(name for name in unused if name.endswith("_mask") or not suffixed)
+    left = [name for name in left if not name.endswith("_overlay")]
+    if left:
+        log.warning("%s: %d predictions have no mask and are not scored, for example %s", folder, len(left), left[0])
+
+
+def evaluate_folders(
+    predictions: Path, masks: Path, tissues: TissueSet, *, group: str = "auto", progress: Progress | None = None
+) -> Scores:
     """Score predicted masks against true ones of the same names.
+
+    Args:
+        predictions: folder with `NAME_mask.png` or `NAME.png`.
+        masks: folder with the true masks: palette, grey or coloured.
+        tissues: tissue set of both.
+        group: what the interval is drawn over: `patient`, `slide`, `image`, or `auto`, the first of them that the file
+            names tell.
+        progress: called after every image.
 
     Raises:
         DataError: if files are missing, unreadable or of different sizes.
     """
-    return evaluate_pairs(pair_folders(predictions, masks), tissues, progress=progress)
+    pairs = pair_folders(Path(predictions), Path(masks), group)
+    grouped_by, _ = group_names([pair.name for pair in pairs], group)
+    return evaluate_pairs(pairs, tissues, grouped_by=grouped_by, progress=progress)
 
 
-def evaluate_pairs(pairs: Sequence[Pair], tissues: TissueSet, *, progress: Progress | None = None) -> Scores:
-    """Score pairs of masks; see `evaluate_folders`."""
+def evaluate_pairs(
+    pairs: Sequence[Pair], tissues: TissueSet, *, grouped_by: str, progress: Progress | None = None
+) -> Scores:
+    """Score pairs of masks; see `evaluate_folders`.
+
+    Args:
+        pairs: predicted and true masks.
+        tissues: tissue set of both.
+        grouped_by: what `group` of the pairs is, in a word.
+        progress: called after every image.
+    """
+    if not pairs:
+        raise DataError("There are no masks to score.")
     count = len(tissues)
-    grouped_by, _ = group_names([pair.name for pair in pairs])
     groups: dict[str, ConfusionMatrix] = {}
     boundaries = BoundaryCounts(count)
     per_image = []
-    with ThreadPoolExecutor() as pool:
-        for done, (pair, (confusion, edges)) in enumerate(
-            zip(pairs, pool.map(lambda pair: _score_pair(pair, tissues), pairs), strict=True), start=1
-        ):
-            groups.setdefault(pair.group, ConfusionMatrix(count)).counts += confusion.counts
-            boundaries.merge(edges)
-            miou = float(confusion.scores()["miou"])
-            per_image.append({"name": pair.name, "miou": None if math.isnan(miou) else miou})
-            if progress is not None:
-                progress(done, len(pairs))
+    for done, (pair, (confusion, edges)) in enumerate(zip(pairs, _each_pair(pairs, tissues), strict=True), start=1):
+        groups.setdefault(pair.group, ConfusionMatrix(count)).counts += confusion.counts
+        boundaries.merge(edges)
+        per_image.append({"name": pair.name, "miou": _number(confusion.scores()["miou"])})
+        if progress is not None:
+            progress(done, len(pairs))
     per_group = np.stack([matrix.counts for matrix in groups.values()])
     total = ConfusionMatrix(count, per_group.sum(axis=0))
     scores = total.scores()
@@ -146,6 +216,17 @@ def evaluate_pairs(pairs: Sequence[Pair], tissues: TissueSet, *, progress: Progr
     interval = [_number(value) for value in bootstrap_miou(per_group)]
     values["ci95"] = None if None in interval else interval
     return Scores(values, total.counts, len(pairs), len(groups), grouped_by, per_image)
+
+
+def _each_pair(pairs: Sequence[Pair], tissues: TissueSet) -> Iterator[tuple[ConfusionMatrix, BoundaryCounts]]:
+    """Score pairs in threads, in order; the first error stops the rest."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        jobs = [pool.submit(_score_pair, pair, tissues) for pair in pairs]
+        try:
+            for job in jobs:
+                yield job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _number(value: Any) -> float | None:

@@ -14,9 +14,9 @@ from patch2tissue.atomic import write_text
 from patch2tissue.config import RunConfig
 from patch2tissue.data.layouts import load_images_and_masks, load_split
 from patch2tissue.data.patches import Patch
-from patch2tissue.errors import DataError
 from patch2tissue.evaluation.folders import Pair, Scores, evaluate_pairs, group_names
-from patch2tissue.inference.predict import predict_images
+from patch2tissue.evaluation.label_noise import pseudo_label_noise
+from patch2tissue.evaluation.predictions import ensure_predictions, network_folder
 from patch2tissue.progress import console
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
@@ -24,11 +24,17 @@ from patch2tissue.training import is_finished
 
 log = logging.getLogger(__name__)
 
-VARIANTS = ("cam", "last_epoch", "accumulated", "refined")
+VARIANTS = ("cam", "grad_cam", "last_epoch", "accumulated", "refined")
 """Pseudo labels that are scored, in the order of the method."""
+
+FINAL = "final"
+"""The labels that stage 2 learns from, with ignored pixels: no variant, but their noise is in the detail."""
 
 NETWORKS = ("full_method", "cross_entropy_only", "cam_pipeline", "full_supervision")
 """Networks that are scored on the test split."""
+
+Compared = dict[str, tuple[list[Patch], list[Path]]]
+"""By name: patches with masks, and what is compared with them."""
 
 
 def test_patches(config: RunConfig, tissues: TissueSet) -> list[Patch]:
@@ -44,16 +50,16 @@ def test_patches(config: RunConfig, tissues: TissueSet) -> list[Patch]:
     return []
 
 
-def network_folder(run: RunFolder, name: str) -> Path:
-    """Folder of a stage-2 network by the name it has in `scores.json`."""
-    return run.pfscnet if name == "full_method" else run.comparison(name)
-
-
 def score_run(run: RunFolder, *, progress: bool = True) -> dict[str, Any]:
     """Compare everything a run made with masks, and write `scores.json` and `scores_detail.json`.
 
-    Predictions on the test split are made if they are not there. Parts that were not trained, or have no masks, are
-    left out.
+    Predictions on the test split are made if they are not there, or not of the network and the settings that the run
+    has now. Parts that were not trained, or have no masks, are left out. `scores_detail.json` holds, by the same names,
+    confusion, scores of every image and what the interval is drawn over, and the noise of the pseudo labels.
+
+    Args:
+        run: run folder.
+        progress: show bars.
 
     Returns:
         What `scores.json` holds.
@@ -68,20 +74,22 @@ def score_run(run: RunFolder, *, progress: bool = True) -> dict[str, Any]:
         supervision += "; checkpoint chosen on validation masks"
     scores: dict[str, Any] = {"supervision": supervision}
     detail: dict[str, Any] = {}
+    predicted = _predict(run, config, tissues, progress)
     with Progress(console=console, disable=not progress) as bars:
-        for part, found in (
-            ("pseudo_labels", _score_pseudo_labels(run, config, tissues, bars)),
-            ("test", _score_networks(run, config, tissues, bars, progress)),
-        ):
+        labels = _score_all(_pseudo_labels(run, config, tissues), tissues, bars, "pseudo labels")
+        if labels:
+            detail["pseudo_label_noise"] = {n: pseudo_label_noise(s.confusion, tissues) for n, s in labels.items()}
+        labels.pop(FINAL, None)
+        for part, found in (("pseudo_labels", labels), ("test", _score_all(predicted, tissues, bars, "test"))):
             if found:
                 scores[part] = {name: result.to_dict() for name, result in found.items()}
                 detail[part] = {name: result.detail() for name, result in found.items()}
     notes = []
-    if "test" in scores and "full_supervision" in scores["test"]:
+    if "full_supervision" in scores.get("test", {}):
         notes.append("full_supervision was trained on the masks of train, as a ceiling")
     if "pseudo_labels" not in scores and "test" not in scores:
-        notes.append("no masks were found, so there is nothing to score")
-        log.warning("%s: no masks were found, so there is nothing to score", config.data.path)
+        notes.append(f"there is nothing to score: {_why_nothing(run, config, tissues)}")
+    notes += _notes_on_split(config, [patch for patches, _ in predicted.values() for patch in patches])
     if notes:
         scores["notes"] = notes
     write_text(run.path / "scores_detail.json", json.dumps(detail))
@@ -89,48 +97,62 @@ def score_run(run: RunFolder, *, progress: bool = True) -> dict[str, Any]:
     return scores
 
 
-def _score_pseudo_labels(run: RunFolder, config: RunConfig, tissues: TissueSet, bars: Progress) -> dict[str, Scores]:
+def _pseudo_labels(run: RunFolder, config: RunConfig, tissues: TissueSet) -> Compared:
+    """Pseudo labels and masks of train: every variant that is there, and the final labels for their noise."""
     if not (run.pseudo_labels / "manifest.csv").is_file():
         return {}
     patches = load_split(Path(config.data.path), "train", tissues, config.data.layout)
     masked = [patch for patch in patches if patch.mask is not None]
+    folders = {variant: run.pseudo_labels / "variants" / variant for variant in VARIANTS}
+    folders[FINAL] = run.pseudo_labels / "masks"
     found = {}
-    for variant in VARIANTS if masked else ():
-        folder = run.pseudo_labels / "variants" / variant
+    for name, folder in folders.items() if masked else ():
         files = [folder / f"{patch.name}.png" for patch in masked]
-        if all(file.is_file() for file in files):
-            found[variant] = _score(masked, files, tissues, bars, f"pseudo labels: {variant}")
+        there = sum(file.is_file() for file in files)
+        if there == len(files):
+            found[name] = (masked, files)
+        elif there:
+            log.warning("%s: holds %d of %d pseudo labels and is not scored", folder, there, len(files))
     return found
 
 
-def _score_networks(
-    run: RunFolder, config: RunConfig, tissues: TissueSet, bars: Progress, progress: bool
-) -> dict[str, Scores]:
+def _predict(run: RunFolder, config: RunConfig, tissues: TissueSet, progress: bool) -> Compared:
+    """Predictions of every trained network on the test split."""
     patches = test_patches(config, tissues)
-    found = {}
-    for name in NETWORKS if patches else ():
-        if not is_finished(network_folder(run, name)):
-            continue
-        out = run.predictions(name)
-        files = [out / f"{patch.name}_mask.png" for patch in patches]
-        missing = [patch.path for patch, file in zip(patches, files, strict=True) if not file.is_file()]
-        if missing:
-            results = predict_images(
-                run.path, missing, out, network=name, progress=False, overlay=name == "full_method"
-            )
-            failed = [result for result in results if getattr(result, "error", None)]
-            if failed:
-                raise DataError(f"{failed[0].image}: {failed[0].error}")
-        found[name] = _score(patches, files, tissues, bars, f"test: {name}")
-    return found
+    networks = [name for name in NETWORKS if patches and is_finished(network_folder(run, name))]
+    return {name: (patches, ensure_predictions(run, config, name, patches, progress=progress)) for name in networks}
+
+
+def _notes_on_split(config: RunConfig, patches: Sequence[Patch]) -> list[str]:
+    """Say so where val stands in for test, since val may have had a say in training."""
+    val = (Path(config.data.path) / "val").resolve()
+    if not any(val in patch.path.resolve().parents for patch in patches):
+        return []
+    chosen = ", whose masks also chose the checkpoint" if config.selection == "validation_masks" else ""
+    return [f"the test scores are of val{chosen}: there is no test split with masks"]
+
+
+def _why_nothing(run: RunFolder, config: RunConfig, tissues: TissueSet) -> str:
+    if test_patches(config, tissues):
+        return f"no network of {run.path} is trained yet"
+    return f"{config.data.path} holds no masks"
+
+
+def _score_all(compared: Compared, tissues: TissueSet, bars: Progress, part: str) -> dict[str, Scores]:
+    return {
+        name: _score(patches, files, tissues, bars, f"{part}: {name.replace('_', ' ')}")
+        for name, (patches, files) in compared.items()
+    }
 
 
 def _score(patches: Sequence[Patch], files: Sequence[Path], tissues: TissueSet, bars: Progress, title: str) -> Scores:
-    _, groups = group_names([patch.name for patch in patches])
+    grouped_by, groups = group_names([patch.name for patch in patches])
     pairs = [
         Pair(patch.name, file, patch.mask, group)
         for patch, file, group in zip(patches, files, groups, strict=True)
         if patch.mask is not None
     ]
     task = bars.add_task(title, total=len(pairs))
-    return evaluate_pairs(pairs, tissues, progress=lambda done, total: bars.update(task, completed=done))
+    return evaluate_pairs(
+        pairs, tissues, grouped_by=grouped_by, progress=lambda done, total: bars.update(task, completed=done)
+    )

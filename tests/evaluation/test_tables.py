@@ -1,0 +1,51 @@
+"""Tables for people."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from patch2tissue.evaluation.tables import percent, run_tables, score_table
+from patch2tissue.tissues import load_tissue_set
+
+TISSUES = load_tissue_set("glas")
+VALUES = {
+    "miou": 0.8123,
+    "fwiou": 0.8,
+    "acc": 0.9,
+    "dice": None,
+    "boundary_f_2px": 0.5,
+    "boundary_f_5px": 0.75,
+    "ci95": [0.79, 0.8349],
+    "iou": {"gland": 0.7, "surrounding tissue": None},
+}
+
+
+def text_of(*tables: object) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    for table in tables:
+        console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_percent() -> None:
+    assert [percent(value) for value in (None, 0.8123, [0.79, 0.8349], 0, 1)] == [
+        "–",
+        "81.2",
+        "79.0–83.5",
+        "0.0",
+        "100.0",
+    ]
+
+
+def test_one_row_per_method_one_column_per_tissue() -> None:
+    text = text_of(score_table("scores", {"full_method": VALUES, "cam": {"miou": 0.5}}, TISSUES))
+    assert all(word in text for word in ("full method", "81.2", "79.0–83.5", "GLA", "70.0", "cam", "50.0", "–"))
+    assert "GLA" not in text_of(score_table("scores", {"full_method": VALUES}))
+
+
+def test_parts_that_are_absent_have_no_table() -> None:
+    assert run_tables({"supervision": "image-level labels"}) == []
+    both = run_tables({"pseudo_labels": {"cam": VALUES}, "test": {"full_method": VALUES}}, TISSUES)
+    assert [str(table.title).split(",")[0] for table in both] == ["Pseudo labels", "Networks"]
