@@ -46,7 +46,7 @@ def test_an_error_is_2_and_names_the_file(root: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out.splitlines()
     assert "error train/1000001-5-7-[1 0].png: is empty (0 bytes). Copy it again." in shown
     assert any(line.startswith("error train/1000009-5-7-[1 0 1].png: its label has 3 digits") for line in shown)
-    assert "2 errors, 1 warnings." in shown
+    assert "2 errors, 1 warning." in shown
 
 
 def test_a_warning_is_0_and_many_of_a_kind_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

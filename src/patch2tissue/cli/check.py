@@ -139,7 +139,12 @@ def _print_problems(report: DataReport, output: Console) -> None:
         for kind, count in shown.items():
             if title == "warning" and count > _WARNINGS_SHOWN:
                 output.print(f"[{style}]{title}[/] {count - _WARNINGS_SHOWN} more of kind '{kind}'; --json lists all")
+    warnings = _counted(len(report.warnings), "warning")
     if report.clean:
-        output.print(f"[green]Everything can be used[/] ({len(report.warnings)} warnings).", highlight=False)
+        output.print(f"[green]Everything can be used[/] ({warnings}).", highlight=False)
     else:
-        output.print(f"[bold red]{len(report.errors)} errors[/], {len(report.warnings)} warnings.", highlight=False)
+        output.print(f"[bold red]{_counted(len(report.errors), 'error')}[/], {warnings}.", highlight=False)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

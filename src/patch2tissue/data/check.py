@@ -189,8 +189,9 @@ def _find_shared_patients(splits: dict[str, list[Patch]], notes: Notes) -> None:
             ours, theirs = holders[one][holder], holders[other][holder]
             if holder.startswith("slide") and all(patch.slide is None for patch in (*ours, *theirs)):
                 continue  # merely the same name, which is noted already
+            images = "1 image" if len(ours) == 1 else f"{len(ours)} images"
             text = (
-                f"{holder} is in {one} ({len(ours)} images) and in {other} ({len(theirs)}), so that scores on {other} "
-                f"flatter. Keep each in one split."
+                f"{holder} is in {one} ({images}) and in {other} ({len(theirs)}), so that scores on {other} flatter. "
+                "Keep each in one split."
             )
             notes.add(level, "patient", theirs[0].path, text)

@@ -37,10 +37,6 @@ class Notes:
         """Note a problem about a file or folder."""
         self.problems.append(Problem(level, kind, self.shown(path), text))
 
-    def error(self, kind: str, path: Path, error: DataError) -> None:
-        """Note an error that a reader raised; its text is kept without the path at its front."""
-        self.add("error", kind, path, str(error).removeprefix(f"{path}: "))
-
     def shown(self, path: Path) -> str:
         """Path as it is shown."""
         try:
@@ -89,7 +85,10 @@ def _detected(folder: Path, tissues: TissueSet, split: str, table: Path | None, 
     try:
         return detect_layout(folder, tissues)
     except DataError as error:
-        notes.error("label", folder, error)
+        reason = str(error).removeprefix(f"{folder}: ")
+        if (folder / "mask").is_dir():
+            reason += " Images with masks can be cut into labelled patches by `patch2tissue patches`."
+        notes.add("error", "label", folder, reason)
         return ""
 
 
@@ -123,7 +122,8 @@ def _listed(path: Path, in_place: dict[Path, tuple[int, ...]]) -> bool:
 def _labels_in_names(
     files: list[Path], layout: str, tissues: TissueSet, split: str, notes: Notes
 ) -> dict[Path, tuple[int, ...]]:
-    labels = {}
+    labels: dict[Path, tuple[int, ...]] = {}
+    bare = []
     for path in files:
         form = layout or layout_of(path.stem)
         try:
@@ -135,6 +135,12 @@ def _labels_in_names(
         if found is not None:
             labels[path] = found
         elif split == "train" and layout:
+            bare.append(path)
+    if bare and len(bare) == len(files):
+        text = f"no file name carries a label in the form of {layout} (first: {files[0].name}). Is it another layout?"
+        notes.add("error", "label", files[0].parent, text)
+    else:
+        for path in bare:
             notes.add("error", "label", path, f"its name carries no label in the form of {layout}.")
     return labels
 
