@@ -205,6 +205,18 @@ def test_extra_supervision_is_said_loudly(run: RunFolder, tmp_path: Path) -> Non
     assert "no mask had a say" not in text and "nothing else: nobody outlined" not in text
 
 
+def test_scores_on_the_images_that_chose_the_epoch_are_called_too_high(run: RunFolder, tmp_path: Path) -> None:
+    copy = _copy(run, tmp_path)
+    config = yaml.safe_load(copy.config_file.read_text()) | {"selection": "validation_masks"}
+    copy.config_file.write_text(yaml.safe_dump(config))
+    data = Path(config["data"]["path"])
+    assert "they are too high" not in read(copy).text
+    (data / "test").rename(data / "val")
+    page = read(copy)
+    assert "they are too high" in page.text and f"{data.as_posix()}/val" in page.text
+    assert any("wrong pixels marked" in (image["alt"] or "") for image in page.all("img"))
+
+
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}$x$"
 
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -191,6 +192,8 @@ class DataSummary:
     masks: int
     test: int
     test_masks: int
+    test_folder: str
+    tested_on_val: bool
 
 
 def data_summary(record: RunRecord) -> DataSummary:
@@ -198,6 +201,9 @@ def data_summary(record: RunRecord) -> DataSummary:
     train, test = list(record.train.values()), list(record.test.values())
     counts = np.array([patch.labels for patch in train], dtype=np.int64).reshape(-1, len(record.tissues)).sum(axis=0)
     numbers = Counter(sum(patch.labels or ()) for patch in train)
+    folder = test[0].path.parent if test else None
+    if folder is not None and folder.name == "img":
+        folder = folder.parent
     return DataSummary(
         patches=len(train),
         tissues=[
@@ -210,4 +216,6 @@ def data_summary(record: RunRecord) -> DataSummary:
         masks=sum(patch.mask is not None for patch in train),
         test=len(test),
         test_masks=sum(patch.mask is not None for patch in test),
+        test_folder=folder.as_posix() if folder else "",
+        tested_on_val=folder == Path(record.config.data.path) / "val",
     )
