@@ -179,6 +179,7 @@ class ComparisonConfig(_Section):
     """Further networks trained beside the method, for comparison. The last one reads masks, by name."""
 
     cam: bool = Field(False, description="pseudo labels of plain CAM: average pooling, last epoch's map")
+    grad_cam: bool = Field(False, description="pseudo labels of Grad-CAM on the trained CRAANet, last epoch")
     cam_pipeline: bool = Field(False, description="a network trained with cross-entropy on those; needs cam")
     cross_entropy_only: bool = Field(False, description="PFSCNet on the same pseudo labels without the two losses")
     full_supervision: bool = Field(

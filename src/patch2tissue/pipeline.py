@@ -211,6 +211,16 @@ def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patc
         generate_cam_labels(
             patches, tissues, load_craanet(run.cam), run.pseudo_labels, side=side, hardware=config.hardware
         )
+    if config.comparisons.grad_cam:
+        generate_cam_labels(
+            patches,
+            tissues,
+            load_craanet(run.craanet),
+            run.pseudo_labels,
+            side=side,
+            hardware=config.hardware,
+            method="grad_cam",
+        )
 
 
 def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch]) -> None:

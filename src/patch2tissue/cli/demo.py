@@ -65,6 +65,7 @@ def _quoted(path: Path) -> str:
 _ROWS = {
     "pseudo_labels": {
         "cam": "plain class activation map",
+        "grad_cam": "Grad-CAM",
         "last_epoch": "last epoch's attention",
         "accumulated": "accumulated attention",
         "refined": "final pseudo labels",

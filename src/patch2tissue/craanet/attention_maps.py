@@ -46,8 +46,7 @@ def grad_cam(network: CRAANet, images: Tensor, stage: int = -1) -> Tensor:
     Args:
         network: a classifier.
         images: float RGB in 0..1, [B, 3, H, W].
-        stage: which feature map of the encoder; -1 is the deepest. An earlier one is only possible for encoders whose
-            later stages can be recomputed from it, so others than the deepest are found through autograd.
+        stage: which feature map of the encoder; -1 is the deepest.
 
     Returns:
         float32 [B, K, h, w], not rectified; hand it to `attention_maps`.
@@ -56,7 +55,7 @@ def grad_cam(network: CRAANet, images: Tensor, stage: int = -1) -> Tensor:
     network.eval()
     try:
         with torch.enable_grad():
-            features = network.encoder(images.requires_grad_())
+            features = network.encoder(images.detach().clone().requires_grad_())
             chosen = features[stage]
             logits, _ = network.heads(features[-1])
             maps = []

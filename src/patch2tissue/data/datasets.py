@@ -17,11 +17,14 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
+CANVAS_MULTIPLE = 16
+"""Canvas sides are multiples of this, so that every encoder gives whole positions at output stride 8 and 16."""
+
 _CACHE_LIMIT = 2 * 1024**3
 
 
 def canvas_size(patches: Sequence[Patch], requested: int | None) -> int:
-    """Side of the square that every training patch is placed on, in pixels.
+    """Side of the square that every training patch is placed on, in pixels: a multiple of 16, for whole positions.
 
     Args:
         patches: patches to train on; smaller ones are padded at the right and bottom.
@@ -36,13 +39,13 @@ def canvas_size(patches: Sequence[Patch], requested: int | None) -> int:
         if max(height, width) > longest:
             longest, name = max(height, width), str(patch.path)
     if requested is None:
-        return longest
+        return -(-longest // CANVAS_MULTIPLE) * CANVAS_MULTIPLE
     if longest > requested:
         raise DataError(
             f"{name}: {longest} px is larger than data.patch_size = {requested}. Raise data.patch_size, or cut large "
             "images into patches with `patch2tissue patches`."
         )
-    return requested
+    return -(-requested // CANVAS_MULTIPLE) * CANVAS_MULTIPLE
 
 
 def place_on_canvas(array: np.ndarray, side: int, fill: int) -> np.ndarray:

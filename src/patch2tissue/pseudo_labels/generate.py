@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 from patch2tissue.atomic import atomic_path, write_text
 from patch2tissue.config import HardwareConfig, PseudoLabelConfig
 from patch2tissue.craanet.accumulation import AttentionMemory
-from patch2tissue.craanet.attention_maps import MapForm, attention_maps, enlarge
+from patch2tissue.craanet.attention_maps import MapForm, attention_maps, enlarge, grad_cam
 from patch2tissue.craanet.network import CRAANet
 from patch2tissue.data.augment import SYMMETRIES, apply_symmetry, invert_symmetry
 from patch2tissue.data.datasets import PlainPatches
@@ -206,7 +207,6 @@ def generate_pseudo_labels(
     _write_manifest(patches, tissues, folder)
 
 
-@torch.no_grad()
 def generate_cam_labels(
     patches: Sequence[Patch],
     tissues: TissueSet,
@@ -215,22 +215,27 @@ def generate_cam_labels(
     *,
     side: int,
     hardware: HardwareConfig,
+    method: Literal["cam", "grad_cam"] = "cam",
 ) -> None:
-    """Write the baseline's pseudo labels, `variants/cam/`: rectified maps of the last epoch, one view.
+    """Write a baseline's pseudo labels, `variants/cam/` or `variants/grad_cam/`: rectified maps of one view.
 
-    The arguments are those of `generate_pseudo_labels`; the background rule applies, the margin rule does not.
+    The arguments are those of `generate_pseudo_labels`; no pixel is ignored.
     """
     set_threads(hardware)
     device = choose_device(hardware.device)
     dtype = autocast_dtype(device, hardware.precision)
     network = network.to(device).eval()
-    target = folder / "variants" / "cam"
+    target = folder / "variants" / method
     todo = [i for i, patch in enumerate(patches) if not (target / f"{patch.name}.png").is_file()]
     loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=_BATCH, num_workers=hardware.workers)
-    for batch in track(loader, "CAM labels", len(loader)):
+    for batch in track(loader, f"{method} labels", len(loader)):
         labels = batch["labels"].to(device)
         images = batch["image"].to(device).float() / 255.0
-        maps = enlarge(predicted_maps(network, images, labels, form="rectified", dtype=dtype), (side, side))
+        if method == "cam":
+            small = predicted_maps(network, images, labels, form="rectified", dtype=dtype)
+        else:
+            small = attention_maps(grad_cam(network, images), labels, "rectified")
+        maps = enlarge(small, (side, side))
         found = label_from_scores(maps, labels).labels.cpu().numpy()
         for j, i in enumerate(batch["index"].tolist()):
             patch = patches[todo[int(i)]]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 PSEUDO_LABELS = {
     "cam": "Plain CAM",
+    "grad_cam": "Grad-CAM",
     "last_epoch": "Last epoch",
     "accumulated": "Accumulated",
     "refined": "Final",
@@ -14,6 +15,7 @@ PSEUDO_LABELS = {
 
 PSEUDO_LABEL_NOTES = {
     "cam": "average pooling, last epoch's rectified map",
+    "grad_cam": "the trained network's features weighed by gradients",
     "last_epoch": "residual attention, map of the trained network",
     "accumulated": "residual attention, maps of the epochs overlaid",
     "refined": "accumulated and test-time maps together, refined: what stage 2 learns from",

@@ -29,6 +29,7 @@ SERIES = {
     "refined": "#0a0b11",
     "last_epoch": "#0a0b12",
     "cam": "#0a0b13",
+    "grad_cam": "#0a0b13",
 }
 _VARIABLES = {
     INK: "--ink",
