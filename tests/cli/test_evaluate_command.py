@@ -47,7 +47,7 @@ def test_json_is_all_that_is_printed(
 def test_table_for_people(
     folders: tuple[Path, Path], run_command: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", "80")
     assert run_command("evaluate", *folders, "--tissues", "glas") == 0
     printed = capsys.readouterr()
     assert all(word in printed.out for word in ("4 images", "MIoU", "GLA", "95.0"))

@@ -38,7 +38,7 @@ def scored_run(tmp_path_factory: pytest.TempPathFactory, fabricate: Callable[...
 def test_predicts_scores_and_prints(
     scored_run: Path, run_command: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", "80")
     assert run_command("score", scored_run, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((scored_run / "scores.json").read_text())

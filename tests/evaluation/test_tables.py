@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from patch2tissue.evaluation.tables import percent, run_tables, score_table
+from patch2tissue.evaluation.tables import percent, run_tables, score_tables
 from patch2tissue.tissues import load_tissue_set
 
 TISSUES = load_tissue_set("glas")
@@ -22,8 +22,8 @@ VALUES = {
 }
 
 
-def text_of(*tables: object) -> str:
-    console = Console(file=io.StringIO(), width=160)
+def text_of(*tables: object, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
     for table in tables:
         console.print(table)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
@@ -40,12 +40,20 @@ def test_percent() -> None:
 
 
 def test_one_row_per_method_one_column_per_tissue() -> None:
-    text = text_of(score_table("scores", {"full_method": VALUES, "cam": {"miou": 0.5}}, TISSUES))
+    text = text_of(*score_tables("scores", {"full_method": VALUES, "cam": {"miou": 0.5}}, TISSUES))
     assert all(word in text for word in ("full method", "81.2", "79.0–83.5", "GLA", "70.0", "cam", "50.0", "–"))
-    assert "GLA" not in text_of(score_table("scores", {"full_method": VALUES}))
+    assert "GLA" not in text_of(*score_tables("scores", {"full_method": VALUES}))
+
+
+def test_no_number_is_cut_off_in_a_narrow_terminal() -> None:
+    rows = {"cross_entropy_only": {**VALUES, "dice": 1.0}, "full_supervision": {**VALUES, "iou": {"gland": 1.0}}}
+    text = text_of(*score_tables("scores", rows, TISSUES), width=80)
+    assert "…" not in text
+    assert all(word in text for word in ("cross entropy only", "full supervision", "79.0–83.5", "100.0", "75.0"))
 
 
 def test_parts_that_are_absent_have_no_table() -> None:
     assert run_tables({"supervision": "image-level labels"}) == []
     both = run_tables({"pseudo_labels": {"cam": VALUES}, "test": {"full_method": VALUES}}, TISSUES)
-    assert [str(table.title).split(",")[0] for table in both] == ["Pseudo labels", "Networks"]
+    titles = [str(table.title).split(",")[0] for table in both]
+    assert titles == ["Pseudo labels", "IoU by tissue", "Networks", "IoU by tissue"]

@@ -30,7 +30,7 @@ def evaluate(
 
     from patch2tissue.atomic import write_text
     from patch2tissue.evaluation.folders import evaluate_folders
-    from patch2tissue.evaluation.tables import score_table
+    from patch2tissue.evaluation.tables import score_tables
     from patch2tissue.progress import console
     from patch2tissue.tissues import load_tissue_set
 
@@ -50,7 +50,8 @@ def evaluate(
     if as_json:
         typer.echo(text)
         return
-    Console().print(score_table(f"{scores.images} images", {"predictions": scores.to_dict()}, tissue_set))
+    for table in score_tables(f"{scores.images} images", {"predictions": scores.to_dict()}, tissue_set):
+        Console().print(table)
     if scores.values["ci95"] is None:
         console.print(f"No interval of MIoU: it needs two {scores.grouped_by}s or more with scored pixels.")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from patch2tissue.tissues import TissueSet
@@ -30,22 +31,29 @@ def percent(value: Any) -> str:
     return f"{100 * value:.1f}"
 
 
-def score_table(title: str, rows: Mapping[str, Mapping[str, Any]], tissues: TissueSet | None = None) -> Table:
-    """One row of percentages per method; with a tissue set also the IoU of every tissue."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    names = tissues.names if tissues is not None else ()
-    for column in COLUMNS.values():
-        table.add_column(column, justify="right")
-    for name in tissues.abbreviations if tissues is not None else ():
-        table.add_column(name, justify="right")
-    for method, scores in rows.items():
-        values = [percent(scores.get(key)) for key in COLUMNS]
-        table.add_row(method.replace("_", " "), *values, *(percent(scores.get("iou", {}).get(n)) for n in names))
+def score_tables(title: str, rows: Mapping[str, Mapping[str, Any]], tissues: TissueSet | None = None) -> list[Table]:
+    """One row of percentages per method; with a tissue set a second table with the IoU of every tissue.
+
+    Two narrow tables, since no number may be cut off in a terminal of 80 columns, or where output goes to a file.
+    """
+    tables = [_table(title, COLUMNS, rows)]
+    if tissues is not None:
+        ious = {method: scores.get("iou", {}) for method, scores in rows.items()}
+        tables.append(_table("IoU by tissue", dict(zip(tissues.names, tissues.abbreviations, strict=True)), ious))
+    return tables
+
+
+def _table(title: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for key, head in columns.items():
+        table.add_column(head, justify="right", min_width=10 if key == "ci95" else 5)
+    for method, values in rows.items():
+        table.add_row(method.replace("_", " "), *(percent(values.get(key)) for key in columns))
     return table
 
 
 def run_tables(scores: Mapping[str, Any], tissues: TissueSet | None = None) -> list[Table]:
     """Tables of a run's `scores.json`."""
     titles = {"pseudo_labels": "Pseudo labels, on the masks of train", "test": "Networks, on the test split"}
-    return [score_table(title, scores[part], tissues) for part, title in titles.items() if part in scores]
+    return [t for part, title in titles.items() if part in scores for t in score_tables(title, scores[part], tissues)]
