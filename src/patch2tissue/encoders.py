@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.create_act import get_act_layer
 from torch import Tensor, nn
 
@@ -44,9 +45,10 @@ class Encoder(nn.Module):
         info: Any = self.model.feature_info
         self.channels: list[int] = [int(c) for c in info.channels()]
         self.strides: list[int] = [int(r) for r in info.reduction()]
-        defaults = timm.get_pretrained_cfg(config.name, allow_unregistered=True) if "hf" not in config.name else None
-        mean = config.mean or (defaults.mean if defaults is not None else None) or (0.485, 0.456, 0.406)
-        std = config.std or (defaults.std if defaults is not None else None) or (0.229, 0.224, 0.225)
+        # what the model was, or would have been, pretrained with; the feature wrapper holds the model itself
+        known = getattr(getattr(self.model, "model", self.model), "pretrained_cfg", None) or {}
+        mean = config.mean or known.get("mean") or IMAGENET_DEFAULT_MEAN
+        std = config.std or known.get("std") or IMAGENET_DEFAULT_STD
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
         if config.weights is not None:

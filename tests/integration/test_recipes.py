@@ -16,6 +16,7 @@ from PIL import Image
 from conftest import RECIPES, TINY
 from patch2tissue.config import load_config
 from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.evaluation.run_scores import score_run
 from patch2tissue.pipeline import run_training
 from patch2tissue.run_folder import RunFolder
 
@@ -110,3 +111,29 @@ def test_a_tissue_that_never_occurs_is_named(tmp_path: Path, fabricate: Callable
     config = load_config(RECIPES / "bcss-wsss.yaml", [f"output={tmp_path / 'run'}", f"data.path={data}", *TINY])
     with pytest.raises(DataError, match="necrosis"):
         run_training(config)
+
+
+def test_choosing_by_validation_masks_is_asked_for_and_recorded(tmp_path: Path, fabricate: Callable[..., Path]) -> None:
+    data = fabricate(tmp_path / "data", "bcss-wsss")
+    overrides = [f"output={tmp_path / 'run'}", f"data.path={data}", *TINY, "selection=validation_masks"]
+    run = run_training(load_config(RECIPES / "bcss-wsss.yaml", overrides))
+    rows = list(csv.DictReader((run.pfscnet / "metrics.csv").open()))
+    chosen = [float(row["value"]) for row in rows if row["name"] == "validation_miou"]
+    assert len(chosen) == 3 and all(0 <= value <= 1 for value in chosen)
+    scores = score_run(run, progress=False)
+    assert "validation masks" in scores["supervision"]
+
+
+def test_a_vision_transformer_teaches_a_convolutional_network(tmp_path: Path, fabricate: Callable[..., Path]) -> None:
+    data = fabricate(tmp_path / "data", "bcss-wsss")
+    overrides = [
+        *(f"output={tmp_path / 'run'}", f"data.path={data}", *TINY),
+        "craanet.encoder.name=vit_tiny_patch16_224",
+        "craanet.epochs=1",
+        "pfscnet.encoder={name: resnet10t, output_stride: 16}",
+        "pfscnet.init=encoder",
+        "pfscnet.epochs=1",
+    ]
+    run = run_training(load_config(RECIPES / "bcss-wsss.yaml", overrides))
+    assert np.load(run.craanet / "attention_memory" / "maps.npy").shape == (12, 4, 2, 2)
+    assert (run.pfscnet / "weights.safetensors").is_file()
