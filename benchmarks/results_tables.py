@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ("demo", "glas", "glas-pretrained", "luad-regions", "luad-regions-pretrained")
 ROWS = {
     ("pseudo_labels", "cam"): "pseudo labels, plain CAM, last epoch",
+    ("pseudo_labels", "grad_cam"): "pseudo labels, Grad-CAM, last epoch",
     ("pseudo_labels", "last_epoch"): "pseudo labels, residual attention, last epoch",
     ("pseudo_labels", "accumulated"): "pseudo labels, accumulated",
     ("pseudo_labels", "refined"): "pseudo labels, accumulated + final maps",
