@@ -135,12 +135,15 @@ def _differences(old: object, new: object, prefix: str = "") -> list[str]:
 def prepare_data(config: RunConfig) -> None:
     """Make the data folder from its source if it does not exist yet."""
     source, target = config.data.source, Path(config.data.path)
-    if source is None or (target.is_dir() and any(target.iterdir())):
+    filled = target.is_dir() and any(target.iterdir())
+    if source is None or (filled and isinstance(source, RegionSource)):
         return
     if isinstance(source, SyntheticSource):
         from patch2tissue.data.synthetic import make_synthetic
 
-        console.print(f"making {source.train + source.val + source.test} synthetic patches in {target}")
+        if not filled:
+            console.print(f"making {source.train + source.val + source.test} synthetic patches in {target}")
+        # a folder that is there is accepted only if it was made with the same settings
         make_synthetic(
             target,
             train=source.train,
