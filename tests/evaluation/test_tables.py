@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from rich.console import Console
 
-from patch2tissue.evaluation.tables import percent, run_tables, score_tables
+from patch2tissue.evaluation.tables import confusion_table, percent, run_tables, score_tables
 from patch2tissue.tissues import load_tissue_set
 
 TISSUES = load_tissue_set("glas")
@@ -57,3 +58,11 @@ def test_parts_that_are_absent_have_no_table() -> None:
     both = run_tables({"pseudo_labels": {"cam": VALUES}, "test": {"full_method": VALUES}}, TISSUES)
     titles = [str(table.title).split(",")[0] for table in both]
     assert titles == ["Pseudo labels", "IoU by tissue", "Networks", "IoU by tissue"]
+
+
+def test_confusion_is_in_percent_of_the_true_tissue() -> None:
+    tissues = load_tissue_set("glas")
+    table = confusion_table(np.array([[30, 10, 0], [0, 0, 0]]), tissues)
+    assert [column.header for column in table.columns] == ["", "GLA", "SUR", "no tissue"]
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert rows == [("gland", "75.0", "25.0", "0.0"), ("surrounding tissue", "–", "–", "–")]

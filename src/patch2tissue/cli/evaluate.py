@@ -30,7 +30,7 @@ def evaluate(
 
     from patch2tissue.atomic import write_text
     from patch2tissue.evaluation.folders import evaluate_folders
-    from patch2tissue.evaluation.tables import score_tables
+    from patch2tissue.evaluation.tables import confusion_table, score_tables
     from patch2tissue.progress import console
     from patch2tissue.tissues import load_tissue_set
 
@@ -52,6 +52,7 @@ def evaluate(
         return
     for table in score_tables(f"{scores.images} images", {"predictions": scores.to_dict()}, tissue_set):
         Console().print(table)
+    Console().print(confusion_table(scores.confusion, tissue_set))
     if scores.values["ci95"] is None:
         console.print(f"No interval of MIoU: it needs two {scores.grouped_by}s or more with scored pixels.")
         return

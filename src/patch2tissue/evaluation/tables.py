@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -50,6 +51,23 @@ def _table(title: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[st
         table.add_column(head, justify="right", min_width=10 if key == "ci95" else 5)
     for method, values in rows.items():
         table.add_row(method.replace("_", " "), *(percent(values.get(key)) for key in columns))
+    return table
+
+
+def confusion_table(confusion: np.ndarray, tissues: TissueSet) -> Table:
+    """Where the scored pixels of each tissue went, in percent of the tissue.
+
+    Args:
+        confusion: pixel counts [K, K + 1], see `ConfusionMatrix`.
+        tissues: names the rows and columns.
+    """
+    table = Table(title="Confusion: truth in rows, prediction in columns", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("")
+    for name in (*tissues.abbreviations, "no tissue"):
+        table.add_column(name, justify="right")
+    for name, counts in zip(tissues.names, confusion, strict=True):
+        total = counts.sum()
+        table.add_row(name, *(percent(count / total if total else None) for count in counts))
     return table
 
 
