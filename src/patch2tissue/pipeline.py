@@ -73,13 +73,13 @@ def run_training(
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
     side = canvas_size(patches, config.data.patch_size)
     if "craanet" in stages:
-        train_craanet(config, patches, run.craanet)
+        train_craanet(config, patches, run.craanet, side=side)
         if config.comparisons.cam:
-            train_craanet(config, patches, run.cam, plain_cam=True)
+            train_craanet(config, patches, run.cam, side=side, plain_cam=True)
     if "pseudo" in stages:
         make_pseudo_labels(config, run, patches, side)
     if "pfscnet" in stages:
-        _train_stage2(config, run, patches)
+        _train_stage2(config, run, patches, side)
     collect_curves(run)
     return run
 
@@ -226,7 +226,7 @@ def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patc
         )
 
 
-def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch]) -> None:
+def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
     if not (run.pseudo_labels / "manifest.csv").is_file():
         raise DataError(
             f"{run.pseudo_labels}: there are no pseudo labels yet. Run `patch2tissue train` without --stage."
@@ -234,13 +234,16 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch]) -
     masks = [run.pseudo_labels / "masks" / f"{patch.name}.png" for patch in patches]
     confidences = [run.pseudo_labels / "confidence" / f"{patch.name}.png" for patch in patches]
     validate = _validation(config) if config.selection == "validation_masks" else None
-    train_pfscnet(config, patches, masks, run.pfscnet, confidences=confidences, craanet=run.craanet, validate=validate)
+    train_pfscnet(
+        config, patches, masks, run.pfscnet, side=side, confidences=confidences, craanet=run.craanet, validate=validate
+    )
     if config.comparisons.cross_entropy_only:
         train_pfscnet(
             config,
             patches,
             masks,
             run.comparison("cross_entropy_only"),
+            side=side,
             title="cross-entropy only",
             confidences=confidences,
             craanet=run.craanet,
@@ -252,6 +255,7 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch]) -
             patches,
             [run.pseudo_labels / "variants" / "cam" / f"{patch.name}.png" for patch in patches],
             run.comparison("cam_pipeline"),
+            side=side,
             title="CAM pipeline",
             craanet=run.cam,
             cross_entropy_only=True,
@@ -269,6 +273,7 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch]) -
             patches,
             [patch.mask for patch in patches if patch.mask is not None],
             run.comparison("full_supervision"),
+            side=side,
             title="full supervision",
             craanet=run.craanet,
             cross_entropy_only=True,

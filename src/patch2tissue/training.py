@@ -49,6 +49,9 @@ class Stage(ABC):
     def training_step(self, images: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Return named losses; `loss` is the one to minimise. `images` are augmented RGB in 0..1, [B, 3, S, S]."""
 
+    def move_to(self, device: torch.device) -> None:
+        """Move what the stage keeps beside the network to the device; called once, before resuming."""
+
     def after_optimiser_step(self) -> None:
         """Called after every optimiser step."""
 
@@ -147,6 +150,7 @@ def fit(
     stage.network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(parameter_groups(stage.network, settings))
     network, optimiser = fabric.setup(stage.network, optimiser)
+    stage.move_to(fabric.device)
     steps = settings.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: learning_rate_factor(step, steps, settings.warmup)

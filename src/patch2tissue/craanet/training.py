@@ -18,7 +18,7 @@ from patch2tissue.craanet.accumulation import AttentionMemory
 from patch2tissue.craanet.attention_maps import attention_maps
 from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.data.augment import invert_symmetries
-from patch2tissue.data.datasets import TrainingPatches, canvas_size, training_loader
+from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.training import Batch, Stage, fit, is_finished
 
@@ -135,13 +135,16 @@ def _patches_to_show(labels: Tensor) -> Tensor:
     return best[::step][:HISTORY_PATCHES].contiguous()
 
 
-def train_craanet(config: RunConfig, patches: Sequence[Patch], folder: Path, *, plain_cam: bool = False) -> None:
+def train_craanet(
+    config: RunConfig, patches: Sequence[Patch], folder: Path, *, side: int, plain_cam: bool = False
+) -> None:
     """Train stage 1 on patch labels.
 
     Args:
         config: the run's configuration.
         patches: labelled training patches.
         folder: stage folder; gets weights, `attention_memory/`, `attention_history.npz`, `metrics.csv`.
+        side: canvas side in pixels, see `canvas_size`.
         plain_cam: train the baseline instead: average pooling, no accumulation, all else equal.
 
     Raises:
@@ -154,7 +157,6 @@ def train_craanet(config: RunConfig, patches: Sequence[Patch], folder: Path, *, 
     settings = config.craanet
     if plain_cam:
         settings = settings.model_copy(update={"heads": 1, "temperatures": None, "residual_weight": 0.0})
-    side = canvas_size(patches, config.data.patch_size)
     dataset = TrainingPatches(
         patches,
         tissues,

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from patch2tissue.config import DenseEnergyConfig, PFSCNetConfig, RunConfig
 from patch2tissue.craanet.network import load_craanet
-from patch2tissue.data.datasets import TrainingPatches, canvas_size, training_loader
+from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import ConfigError
 from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, soft_filter
@@ -102,7 +102,6 @@ class PFSCNetStage(Stage):
             size = output.embedding.shape[-2:]
             small_labels = labels_on_grid(used, size, self.tissues)
             small_probabilities = F.interpolate(probabilities.detach(), size=size, mode="area")
-            self.contrast.to(images.device)
             losses["loss_contrast"] = self.contrast(output.embedding, small_labels, small_probabilities, batch["index"])
             loss = loss + self.config.contrast.weight * losses["loss_contrast"]
             self.contrast.update(output.embedding, small_labels, small_probabilities, batch["index"])
@@ -136,10 +135,15 @@ class PFSCNetStage(Stage):
         self.counts["labelled"] += int((target != IGNORE_INDEX).sum())
         return corrected
 
+    def move_to(self, device: torch.device) -> None:
+        """Move prototypes, memory bank and averaged weights."""
+        self.contrast.to(device)
+        if self.average is not None:
+            self.average.to(device)
+
     def after_optimiser_step(self) -> None:
         """Average the weights."""
         if self.average is not None:
-            self.average.to(next(self.network.parameters()).device)
             self.average.update_parameters(self.network)
 
     def final_network(self) -> PFSCNet:
@@ -202,6 +206,7 @@ def train_pfscnet(
     targets: Sequence[Path],
     folder: Path,
     *,
+    side: int,
     title: str = "PFSCNet",
     confidences: Sequence[Path] | None = None,
     craanet: Path | None = None,
@@ -215,6 +220,7 @@ def train_pfscnet(
         patches: training patches.
         targets: one label map per patch: pseudo labels; or, only for the comparison that is asked for by name, masks.
         folder: stage folder; gets weights and `metrics.csv`.
+        side: canvas side in pixels, see `canvas_size`.
         title: shown in progress bars.
         confidences: one confidence picture per patch, None if the targets have none.
         craanet: folder of the trained stage 1, whose encoder is the start if `pfscnet.init` is `craanet`.
@@ -243,7 +249,7 @@ def train_pfscnet(
     dataset = TrainingPatches(
         patches,
         tissues,
-        canvas_size(patches, config.data.patch_size),
+        side,
         seed=config.seed + 1,
         stain=config.data.stain_jitter,
         brightness=config.data.brightness_jitter,
