@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MultilabelF1Score
 
 from patch2tissue.atomic import atomic_path
-from patch2tissue.config import CRAANetConfig, RunConfig
+from patch2tissue.config import AccumulationConfig, CRAANetConfig, RunConfig
 from patch2tissue.craanet.accumulation import AttentionMemory
 from patch2tissue.craanet.attention_maps import attention_maps
 from patch2tissue.craanet.network import CRAANet, save_craanet
@@ -35,10 +35,18 @@ class CRAANetStage(Stage):
         patches: training patches, in the order of the data set.
         side: canvas side in pixels.
         memory_folder: where the attention memory is kept; None trains without accumulation.
+        beside: further memories by folder name, filled beside it from the same maps, to compare ways of accumulating;
+            of each, mode, decay and storage are used.
     """
 
     def __init__(
-        self, network: CRAANet, config: CRAANetConfig, patches: Sequence[Patch], side: int, memory_folder: Path | None
+        self,
+        network: CRAANet,
+        config: CRAANetConfig,
+        patches: Sequence[Patch],
+        side: int,
+        memory_folder: Path | None,
+        beside: Mapping[str, AccumulationConfig] | None = None,
     ) -> None:
         self.network: CRAANet = network
         self.config = config
@@ -52,14 +60,12 @@ class CRAANetStage(Stage):
         if memory_folder is not None:
             stride = network.encoder.output_stride
             grid = -(-side // stride)
-            settings = config.accumulation
-            self.memory = AttentionMemory.create(
-                memory_folder,
-                (len(patches), self.tissues, grid, grid),
-                mode=settings.mode,
-                ema_decay=settings.ema_decay,
-                dtype=settings.dtype,
-            )
+            shape = (len(patches), self.tissues, grid, grid)
+            self.memory = _empty_memory(memory_folder, shape, config.accumulation)
+            self.beside = {
+                name: _empty_memory(memory_folder.with_name(name), shape, settings)
+                for name, settings in (beside or {}).items()
+            }
             self.shown = _patches_to_show(labels)
             self.current = torch.zeros(len(self.shown), self.tissues, grid, grid)
             self.history: dict[str, list[Tensor]] = {"current": [], "accumulated": []}
@@ -76,7 +82,8 @@ class CRAANetStage(Stage):
                 maps = invert_symmetries(maps, batch["symmetry"]).cpu()
             self._keep_for_report(batch["index"].cpu(), maps)
             if epoch >= self.first_epoch:
-                self.memory.accumulate(batch["index"], maps)
+                for memory in (self.memory, *self.beside.values()):
+                    memory.accumulate(batch["index"], maps)
         return {"loss": F.binary_cross_entropy_with_logits(output.logits, labels)}
 
     def _keep_for_report(self, index: Tensor, maps: Tensor) -> None:
@@ -102,6 +109,8 @@ class CRAANetStage(Stage):
         """Snapshot of the memory as it is after this epoch."""
         if self.memory is not None:
             self.memory.save_snapshot(checkpoint_folder / "attention_memory")
+            for name, memory in self.beside.items():
+                memory.save_snapshot(checkpoint_folder / name)
 
     def restore(self, state: dict[str, Any], checkpoint_folder: Path) -> None:
         """Take the memory back to the end of the checkpoint's epoch, whatever a killed epoch wrote since."""
@@ -109,12 +118,16 @@ class CRAANetStage(Stage):
             self.history, self.current = state["history"], state["current"]
             folder = cast(Path, self.memory_folder)
             self.memory = AttentionMemory.restore_snapshot(checkpoint_folder / "attention_memory", folder)
+            for name in self.beside:
+                target = folder.with_name(name)
+                self.beside[name] = AttentionMemory.restore_snapshot(checkpoint_folder / name, target)
 
     def finish(self, folder: Path) -> None:
         """Write weights and the history of the shown patches."""
         if self.memory is not None:
-            cast(np.memmap, self.memory.maps).flush()
-            cast(np.memmap, self.memory.counts).flush()
+            for memory in (self.memory, *self.beside.values()):
+                cast(np.memmap, memory.maps).flush()
+                cast(np.memmap, memory.counts).flush()
             with atomic_path(folder / "attention_history.npz") as temporary:
                 np.savez_compressed(
                     temporary,
@@ -127,6 +140,10 @@ class CRAANetStage(Stage):
         save_craanet(self.network, folder)
 
 
+def _empty_memory(folder: Path, shape: tuple[int, int, int, int], settings: AccumulationConfig) -> AttentionMemory:
+    return AttentionMemory.create(folder, shape, mode=settings.mode, ema_decay=settings.ema_decay, dtype=settings.dtype)
+
+
 def _patches_to_show(labels: Tensor) -> Tensor:
     """Patches with most tissues, spread over the data set and over tissues; they show most about attention."""
     order = torch.argsort(-labels.sum(dim=1), stable=True)
@@ -136,7 +153,13 @@ def _patches_to_show(labels: Tensor) -> Tensor:
 
 
 def train_craanet(
-    config: RunConfig, patches: Sequence[Patch], folder: Path, *, side: int, plain_cam: bool = False
+    config: RunConfig,
+    patches: Sequence[Patch],
+    folder: Path,
+    *,
+    side: int,
+    plain_cam: bool = False,
+    beside: Mapping[str, AccumulationConfig] | None = None,
 ) -> None:
     """Train stage 1 on patch labels.
 
@@ -146,6 +169,7 @@ def train_craanet(
         folder: stage folder; gets weights, `attention_memory/`, `attention_history.npz`, `metrics.csv`.
         side: canvas side in pixels, see `canvas_size`.
         plain_cam: train the baseline instead: average pooling, no accumulation, all else equal.
+        beside: further attention memories, see `CRAANetStage`; training does not change by them.
 
     Raises:
         ConfigError, DataError, TrainingError: see `fit`.
@@ -168,6 +192,6 @@ def train_craanet(
     )
     network = CRAANet.from_config(settings, len(tissues))
     memory = None if plain_cam else folder / "attention_memory"
-    stage = CRAANetStage(network, settings, patches, side, memory)
+    stage = CRAANetStage(network, settings, patches, side, memory, beside)
     loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
     fit(stage, loader, settings, folder, seed=config.seed, hardware=config.hardware)

@@ -185,7 +185,12 @@ def evaluate_folders(
 
 
 def evaluate_pairs(
-    pairs: Sequence[Pair], tissues: TissueSet, *, grouped_by: str, progress: Progress | None = None
+    pairs: Sequence[Pair],
+    tissues: TissueSet,
+    *,
+    grouped_by: str,
+    progress: Progress | None = None,
+    each: Callable[[Pair, ConfusionMatrix, BoundaryCounts], None] | None = None,
 ) -> Scores:
     """Score pairs of masks; see `evaluate_folders`.
 
@@ -194,6 +199,7 @@ def evaluate_pairs(
         tissues: tissue set of both.
         grouped_by: what `group` of the pairs is, in a word.
         progress: called after every image.
+        each: called with the counts of every image, in order, for example to draw intervals of a difference.
     """
     if not pairs:
         raise DataError("There are no masks to score.")
@@ -205,6 +211,8 @@ def evaluate_pairs(
         groups.setdefault(pair.group, ConfusionMatrix(count)).counts += confusion.counts
         boundaries.merge(edges)
         per_image.append({"name": pair.name, "miou": _number(confusion.scores()["miou"])})
+        if each is not None:
+            each(pair, confusion, edges)
         if progress is not None:
             progress(done, len(pairs))
     per_group = np.stack([matrix.counts for matrix in groups.values()])
