@@ -158,6 +158,17 @@ class LabelCorrectionConfig(_Section):
     start: float = Field(0.5, ge=0, lt=1, description="share of the epochs that passes first")
 
 
+class ConsistencyConfig(_Section):
+    """Mean teacher: the averaged weights label the plain view, the network learns them on a strong view."""
+
+    weight: float = Field(0.0, ge=0, description="weight of the loss; 0: off. On, a step costs about 2.3 times as much")
+    confidence: float = Field(0.8, ge=0, le=1, description="least probability of the teacher's label to learn from it")
+    strength: float = Field(1.0, ge=0, le=2, description="strength of the change of stain, light and sharpness")
+    mixing: Literal["none", "cutout", "cutmix"] = Field(
+        "cutmix", description="what happens to a rectangle of each patch: nothing, erased, taken from another patch"
+    )
+
+
 class PFSCNetConfig(OptimiserConfig):
     """Stage 2: the segmentation network."""
 
@@ -170,9 +181,19 @@ class PFSCNetConfig(OptimiserConfig):
     dense_energy: DenseEnergyConfig = Field(default_factory=DenseEnergyConfig, description="dense energy loss")
     contrast: PixelContrastConfig = Field(default_factory=PixelContrastConfig, description="pixel clustering")
     correction: LabelCorrectionConfig = Field(default_factory=LabelCorrectionConfig, description="label correction")
+    consistency: ConsistencyConfig = Field(default_factory=ConsistencyConfig, description="mean teacher")
     losses_start: float = Field(0.2, ge=0, lt=1, description="share of the epochs with cross-entropy alone")
     confidence_weighting: bool = Field(False, description="weigh cross-entropy by the pseudo label's confidence")
     weight_averaging: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights; 0: last weights")
+    rounds: int = Field(
+        1, ge=1, le=3, description="trainings in a row; each further one learns from the predictions of the one before"
+    )
+
+    @model_validator(mode="after")
+    def _teacher_is_averaged(self) -> PFSCNetConfig:
+        if self.consistency.weight > 0 and self.weight_averaging == 0:
+            raise ValueError("consistency needs averaged weights for its teacher: set weight_averaging above 0")
+        return self
 
 
 class ComparisonConfig(_Section):

@@ -29,6 +29,7 @@ from patch2tissue.data.regions import cut_regions
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.pfscnet.network import PFSCNet
+from patch2tissue.pfscnet.rounds import train_rounds
 from patch2tissue.pfscnet.training import train_pfscnet
 from patch2tissue.progress import console
 from patch2tissue.pseudo_labels.generate import generate_cam_labels, generate_pseudo_labels
@@ -234,9 +235,7 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], s
     masks = [run.pseudo_labels / "masks" / f"{patch.name}.png" for patch in patches]
     confidences = [run.pseudo_labels / "confidence" / f"{patch.name}.png" for patch in patches]
     validate = _validation(config) if config.selection == "validation_masks" else None
-    train_pfscnet(
-        config, patches, masks, run.pfscnet, side=side, confidences=confidences, craanet=run.craanet, validate=validate
-    )
+    train_rounds(config, run, patches, side=side, validate=validate)
     if config.comparisons.cross_entropy_only:
         train_pfscnet(
             config,
@@ -318,7 +317,8 @@ def collect_curves(run: RunFolder) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["stage", "epoch", "name", "value"])
-    folders = [run.craanet, run.pfscnet, *sorted((run.path / "comparisons").glob("*"))]
+    rounds = sorted(run.pfscnet.glob("round-*"))
+    folders = [run.craanet, run.pfscnet, *rounds, *sorted((run.path / "comparisons").glob("*"))]
     for folder in folders:
         if (folder / "metrics.csv").is_file():
             rows = list(csv.reader(io.StringIO((folder / "metrics.csv").read_text(encoding="utf-8"))))[1:]

@@ -8,6 +8,9 @@ from pathlib import Path
 from patch2tissue.config import RunConfig, load_config
 from patch2tissue.errors import DataError
 
+ROUND_VARIANTS = {2: "second_round", 3: "third_round"}
+"""Names of the pseudo labels that a network of the round before made, without ignored pixels, in `scores.json`."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -40,9 +43,13 @@ class RunFolder:
         """`masks/`, `confidence/`, `variants/{cam,last_epoch,accumulated,refined}/`, `manifest.csv`."""
         return self.path / "pseudo_labels"
 
+    def round_labels(self, number: int) -> Path:
+        """What round 1, 2 or 3 of stage 2 learns from: `pseudo_labels`, or a folder of the same form inside it."""
+        return self.pseudo_labels if number == 1 else self.pseudo_labels / f"round-{number}"
+
     @property
     def pfscnet(self) -> Path:
-        """Stage 2: `weights.safetensors`, `metrics.csv`."""
+        """Stage 2: `weights.safetensors`, `metrics.csv`; networks of earlier rounds in `round-1` and so on."""
         return self.path / "pfscnet"
 
     def comparison(self, name: str) -> Path:

@@ -18,17 +18,17 @@ from patch2tissue.evaluation.folders import Pair, Scores, evaluate_pairs, group_
 from patch2tissue.evaluation.label_noise import pseudo_label_noise
 from patch2tissue.evaluation.predictions import ensure_predictions, network_folder
 from patch2tissue.progress import console
-from patch2tissue.run_folder import RunFolder
+from patch2tissue.run_folder import ROUND_VARIANTS, RunFolder
 from patch2tissue.tissues import TissueSet
 from patch2tissue.training import is_finished
 
 log = logging.getLogger(__name__)
 
-VARIANTS = ("cam", "grad_cam", "last_epoch", "accumulated", "refined")
+VARIANTS = ("cam", "grad_cam", "last_epoch", "accumulated", "refined", *ROUND_VARIANTS.values())
 """Pseudo labels that are scored, in the order of the method."""
 
 FINAL = "final"
-"""The labels that stage 2 learns from, with ignored pixels: no variant, but their noise is in the detail."""
+"""What the first round of stage 2 learns from, with ignored pixels: no variant, but the noise is in the detail."""
 
 NETWORKS = ("full_method", "cross_entropy_only", "cam_pipeline", "full_supervision")
 """Networks that are scored on the test split."""
@@ -104,6 +104,8 @@ def _pseudo_labels(run: RunFolder, config: RunConfig, tissues: TissueSet) -> Com
     patches = load_split(Path(config.data.path), "train", tissues, config.data.layout)
     masked = [patch for patch in patches if patch.mask is not None]
     folders = {variant: run.pseudo_labels / "variants" / variant for variant in VARIANTS}
+    for number, name in ROUND_VARIANTS.items():
+        folders[name] = run.round_labels(number) / "variants" / name
     folders[FINAL] = run.pseudo_labels / "masks"
     found = {}
     for name, folder in folders.items() if masked else ():

@@ -21,6 +21,7 @@ from patch2tissue.craanet.network import load_craanet
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import ConfigError
+from patch2tissue.pfscnet.consistency import consistency_loss
 from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, soft_filter
 from patch2tissue.pfscnet.label_correction import correct_labels
 from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
@@ -76,6 +77,8 @@ class PFSCNetStage(Stage):
         if config.weight_averaging > 0:
             average = get_ema_multi_avg_fn(config.weight_averaging)
             self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        elif config.consistency.weight > 0:
+            raise ConfigError("pfscnet.consistency needs averaged weights: set pfscnet.weight_averaging above 0.")
         self.losses_start = int(config.losses_start * config.epochs)
         self.correction_start = max(self.losses_start, int(config.correction.start * config.epochs))
         self.counts = {"changed": 0, "labelled": 0}
@@ -105,7 +108,23 @@ class PFSCNetStage(Stage):
             losses["loss_contrast"] = self.contrast(output.embedding, small_labels, small_probabilities, batch["index"])
             loss = loss + self.config.contrast.weight * losses["loss_contrast"]
             self.contrast.update(output.embedding, small_labels, small_probabilities, batch["index"])
+        if started and self.config.consistency.weight > 0:
+            losses["loss_consistency"], losses["teacher_sure"] = self._consistency(images, batch)
+            loss = loss + self.config.consistency.weight * losses["loss_consistency"]
         return {"loss": loss, **losses}
+
+    def _consistency(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        settings = self.config.consistency
+        return consistency_loss(
+            self.network,
+            self.final_network(),
+            images,
+            batch["labels"],
+            batch["inside"],
+            confidence=settings.confidence,
+            strength=settings.strength,
+            mixing=settings.mixing,
+        )
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, confidence: Tensor | None) -> Tensor:
         """Mean cross-entropy over labelled pixels, weighted by confidence if asked for; zero if there is none."""
@@ -212,6 +231,7 @@ def train_pfscnet(
     craanet: Path | None = None,
     cross_entropy_only: bool = False,
     validate: Callable[[PFSCNet], float] | None = None,
+    stage_type: type[PFSCNetStage] = PFSCNetStage,
 ) -> None:
     """Train stage 2.
 
@@ -224,8 +244,9 @@ def train_pfscnet(
         title: shown in progress bars.
         confidences: one confidence picture per patch, None if the targets have none.
         craanet: folder of the trained stage 1, whose encoder is the start if `pfscnet.init` is `craanet`.
-        cross_entropy_only: leave out dense energy, contrast and label correction.
+        cross_entropy_only: leave out dense energy, contrast, label correction and consistency.
         validate: see `PFSCNetStage`.
+        stage_type: what is trained: `PFSCNetStage`, or a peer with another loss.
 
     Raises:
         ConfigError, DataError, TrainingError: see `fit`.
@@ -241,6 +262,7 @@ def train_pfscnet(
                 "dense_energy": settings.dense_energy.model_copy(update={"weight": 0.0}),
                 "contrast": settings.contrast.model_copy(update={"weight": 0.0}),
                 "correction": settings.correction.model_copy(update={"mode": "off"}),
+                "consistency": settings.consistency.model_copy(update={"weight": 0.0}),
             }
         )
     network = PFSCNet.from_config(config, len(tissues))
@@ -258,7 +280,7 @@ def train_pfscnet(
         confidences=confidences,
     )
     loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
-    stage = PFSCNetStage(network, settings, title, len(tissues), validate)
+    stage = stage_type(network, settings, title, len(tissues), validate)
     fit(stage, loader, settings, folder, seed=config.seed + 1, hardware=config.hardware)
 
 

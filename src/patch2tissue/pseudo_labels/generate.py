@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -13,11 +11,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from patch2tissue.atomic import atomic_path, write_text
 from patch2tissue.config import HardwareConfig, PseudoLabelConfig
 from patch2tissue.craanet.accumulation import AttentionMemory
 from patch2tissue.craanet.attention_maps import MapForm, attention_maps, enlarge, grad_cam
@@ -29,11 +25,9 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.progress import track
-from patch2tissue.pseudo_labels.background import white_pixels
+from patch2tissue.pseudo_labels.files import BATCH, rows_to_do, write_manifest, write_patch
 from patch2tissue.pseudo_labels.mean_field import refine
-from patch2tissue.tissues import IGNORE_INDEX, TissueSet
-
-_BATCH = 32
+from patch2tissue.tissues import TissueSet
 
 
 @dataclass(frozen=True)
@@ -148,8 +142,8 @@ def generate_pseudo_labels(
     device = choose_device(hardware.device)
     dtype = autocast_dtype(device, hardware.precision)
     network = network.to(device).eval()
-    todo = [i for i, patch in enumerate(patches) if not (folder / "confidence" / f"{patch.name}.png").is_file()]
-    loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=_BATCH, num_workers=hardware.workers)
+    todo = rows_to_do(patches, folder / "confidence")
+    loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=BATCH, num_workers=hardware.workers)
     with ThreadPoolExecutor(4) as writers:
         for batch in track(loader, "pseudo labels", len(loader)):
             rows = [todo[int(i)] for i in batch["index"]]
@@ -191,12 +185,13 @@ def generate_pseudo_labels(
             pictures = batch["image"].permute(0, 2, 3, 1).numpy()
             jobs = [
                 writers.submit(
-                    _write_patch,
+                    write_patch,
                     patches[row],
                     tissues,
                     folder,
                     pictures[j],
                     {name: maps[j] for name, maps in variants.items()},
+                    variants["refined"][j],
                     confidence[j],
                     config.margin,
                 )
@@ -204,7 +199,7 @@ def generate_pseudo_labels(
             ]
             for job in jobs:
                 job.result()
-    _write_manifest(patches, tissues, folder)
+    write_manifest(patches, tissues, folder)
 
 
 def generate_cam_labels(
@@ -226,8 +221,8 @@ def generate_cam_labels(
     dtype = autocast_dtype(device, hardware.precision)
     network = network.to(device).eval()
     target = folder / "variants" / method
-    todo = [i for i, patch in enumerate(patches) if not (target / f"{patch.name}.png").is_file()]
-    loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=_BATCH, num_workers=hardware.workers)
+    todo = rows_to_do(patches, target)
+    loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=BATCH, num_workers=hardware.workers)
     for batch in track(loader, f"{method} labels", len(loader)):
         labels = batch["labels"].to(device)
         images = batch["image"].to(device).float() / 255.0
@@ -241,40 +236,3 @@ def generate_cam_labels(
             patch = patches[todo[int(i)]]
             height, width = image_size(patch.path)
             write_mask(target / f"{patch.name}.png", found[j][:height, :width], tissues)
-
-
-def _write_patch(
-    patch: Patch,
-    tissues: TissueSet,
-    folder: Path,
-    image: np.ndarray,
-    variants: dict[str, np.ndarray],
-    confidence: np.ndarray,
-    margin: float,
-) -> None:
-    """Write one patch's files, the confidence last: it marks the patch as done."""
-    height, width = image_size(patch.path)
-    crop = (slice(0, height), slice(0, width))
-    for name, labels in variants.items():
-        write_mask(folder / "variants" / name / f"{patch.name}.png", labels[crop], tissues)
-    final = variants["refined"][crop].copy()
-    final[confidence[crop] < margin] = IGNORE_INDEX
-    if tissues.background is not None and tissues.background.white_above is not None:
-        final[white_pixels(image[crop], tissues.background.white_above)] = IGNORE_INDEX
-    write_mask(folder / "masks" / f"{patch.name}.png", final, tissues)
-    with atomic_path(folder / "confidence" / f"{patch.name}.png") as temporary:
-        Image.fromarray(np.rint(confidence[crop] * 255.0).astype(np.uint8)).save(temporary)
-
-
-def _write_manifest(patches: Sequence[Patch], tissues: TissueSet, folder: Path) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "image", "mask", "confidence", *tissues.names, "ignored_share"])
-    for patch in patches:
-        with Image.open(folder / "masks" / f"{patch.name}.png") as mask:
-            counts = np.bincount(np.asarray(mask).ravel(), minlength=256)
-        shares = [f"{counts[k] / counts.sum():.4f}" for k in range(len(tissues))]
-        ignored = f"{counts[IGNORE_INDEX] / counts.sum():.4f}"
-        files = [f"{kind}/{patch.name}.png" for kind in ("masks", "confidence")]
-        writer.writerow([patch.name, patch.path.as_posix(), *files, *shares, ignored])
-    write_text(folder / "manifest.csv", buffer.getvalue())
