@@ -161,7 +161,7 @@ class LabelCorrectionConfig(_Section):
 class ConsistencyConfig(_Section):
     """Mean teacher: the averaged weights label the plain view, the network learns them on a strong view."""
 
-    weight: float = Field(0.0, ge=0, description="weight of the loss; 0: off. On, a step costs about 2.3 times as much")
+    weight: float = Field(0.0, ge=0, description="weight of the loss; 0: off. On, a step costs about twice as much")
     confidence: float = Field(0.8, ge=0, le=1, description="least probability of the teacher's label to learn from it")
     strength: float = Field(1.0, ge=0, le=2, description="strength of the change of stain, light and sharpness")
     mixing: Literal["none", "cutout", "cutmix"] = Field(

@@ -7,8 +7,9 @@ teacher's softmax runs over the tissues of the patch's label alone, so that it c
 the strong view changes haematoxylin, eosin, light and sharpness and moves no pixel; and it leaves the running
 statistics of batch normalisation alone, since prediction sees plain images.
 
-Cost: one forward pass of the teacher without gradient and a second forward and backward pass of the network, about
-2.3 times a step without it, and the memory of two passes.
+Cost: one forward pass of the teacher without gradient and a second forward and backward pass of the network: 2.1 times
+the processor time of a step with cross-entropy alone (16 patches of 96 px, resnet10t, one thread), of which the strong
+view itself is a hundredth, and the memory of two passes.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ PSEUDO_LABELS = {
     "last_epoch": "Last epoch",
     "accumulated": "Accumulated",
     "refined": "Final",
+    "second_round": "Second round",
+    "third_round": "Third round",
 }
 """Pseudo labels in the order of the method; keys of scores.json."""
 
@@ -19,6 +21,8 @@ PSEUDO_LABEL_NOTES = {
     "last_epoch": "residual attention, map of the trained network",
     "accumulated": "residual attention, maps of the epochs overlaid",
     "refined": "accumulated and test-time maps together, refined: what stage 2 learns from",
+    "second_round": "predictions of PFSCNet's first round: what its second round learns from",
+    "third_round": "predictions of PFSCNet's second round: what its third round learns from",
 }
 
 PREDICTIONS = {
@@ -57,6 +61,8 @@ CURVES = {
     "loss_ce": "Cross-entropy",
     "loss_energy": "Dense energy",
     "loss_contrast": "Pixel contrast",
+    "loss_consistency": "Consistency",
+    "teacher_sure": "Share of pixels the teacher is sure of",
     "labels_changed": "Share of labels corrected",
     "validation_miou": "MIoU on validation masks",
     "learning_rate": "Learning rate, ×10⁻³",
