@@ -4,15 +4,16 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 SLOW_ARGS ?=
+QUALITY_ARGS ?=
 
 .DEFAULT_GOAL := default
-.PHONY: default help demo test slow lint format types bench docs lock clean
+.PHONY: default help demo test slow lint format types bench bench-quality docs lock clean
 
 default: $(STAMP)  ## install everything into .venv (the default target)
 	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml scripts/make_venv.sh
 	@sh scripts/make_venv.sh .venv
@@ -43,6 +44,9 @@ bench: $(STAMP)  ## run every benchmark; results go to benchmarks/results/
 	@set -e; found=; for file in benchmarks/[a-z]*.py; do \
 		if grep -qs __main__ "$$file"; then found=1; echo "== $$file"; $(BIN)/python "$$file"; fi; done; \
 		if [ -z "$$found" ]; then echo "There are no benchmarks yet."; fi
+
+bench-quality: $(STAMP)  ## the quality table: hours; goes on where it was (QUALITY_ARGS=--quick: minutes)
+	@$(BIN)/python -m benchmarks.quality $(QUALITY_ARGS)
 
 docs: $(STAMP)  ## build the documentation into site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,0 +1,1 @@
+"""Benchmarks: every figure of the documentation comes from a command in this folder; results lie in results/."""

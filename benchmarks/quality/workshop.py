@@ -1,0 +1,286 @@
+"""Where networks and labels of a set, an encoder and a seed are made, once for all rows that need them.
+
+An artefact is a folder, found again by what it is and by its settings (`made_with.json`); a killed one goes on where it
+was. Everything is made by the package's own functions.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.quality.rows import Row
+from benchmarks.quality.settings import (
+    Settings,
+    digest,
+    label_settings,
+    network_settings,
+    same_settings,
+    stage1_settings,
+)
+from patch2tissue.atomic import write_text
+from patch2tissue.config import RunConfig
+from patch2tissue.craanet.accumulation import AttentionMemory
+from patch2tissue.craanet.attention_maps import enlarge
+from patch2tissue.craanet.network import load_craanet
+from patch2tissue.craanet.training import train_craanet
+from patch2tissue.data.datasets import canvas_size
+from patch2tissue.data.images import image_size, write_mask
+from patch2tissue.data.patches import Patch
+from patch2tissue.errors import DataError
+from patch2tissue.evaluation.predictions import ensure_predictions
+from patch2tissue.evaluation.run_scores import test_patches
+from patch2tissue.pfscnet.training import train_pfscnet
+from patch2tissue.pipeline import prepare_data, training_patches
+from patch2tissue.pseudo_labels.generate import generate_cam_labels, generate_pseudo_labels, label_from_scores
+from patch2tissue.run_folder import RunFolder
+
+NETWORK = "network"
+"""Name of the network in an artefact that is a run folder."""
+
+MEMORIES = {mode: f"attention_memory_{mode}" for mode in ("max", "mean", "ema")}
+"""Folders of the memories that are filled beside the method's own."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of the training patches, one PNG per patch and list entry.
+
+    Attributes:
+        scored: every pixel has a tissue.
+        learned: what a network learns from; pixels may be ignored.
+        confidences: confidence of `learned`, None if there is none.
+        encoder: trained classifier whose encoder a network starts from.
+    """
+
+    scored: list[Path]
+    learned: list[Path]
+    confidences: list[Path] | None
+    encoder: Path
+
+
+class Workshop:
+    """Makes what one cell needs.
+
+    Args:
+        config: resolved recipe of the cell; `output` is the folder of artefacts.
+        patches: use so many training patches, evenly drawn from all; None: all.
+        images: score so many test images; None: all.
+    """
+
+    def __init__(self, config: RunConfig, patches: int | None = None, images: int | None = None) -> None:
+        self.config, self.limit = config, patches
+        self.tissues = config.tissue_set()
+        prepare_data(config)
+        self.patches = _thinned(training_patches(config), patches)
+        self.images = _thinned(test_patches(config, self.tissues), images)
+        if not self.images:
+            raise DataError(f"{config.data.path}: there are no test images with masks to score on.")
+        self.side = canvas_size(self.patches, config.data.patch_size)
+        self.seconds = 0.0
+
+    def artefact(self, kind: str, settings: Settings, make: Callable[[Path], None]) -> Path:
+        """Return the folder of an artefact, making it if it is not there.
+
+        Args:
+            kind: what it is, one word.
+            settings: all it depends on.
+            make: writes it into the folder; called again after an interruption.
+        """
+        home = Path(self.config.output)
+        for record in sorted(home.glob(f"{kind}-*/made_with.json")):
+            plain = json.loads(record.read_text(encoding="utf-8"))
+            if same_settings(plain["settings"], settings):
+                break
+        else:
+            record = home / f"{kind}-{digest(settings)[:12]}" / "made_with.json"
+            plain = {"settings": settings, "seconds": None}
+            write_text(record, json.dumps(plain, indent=1))
+        if plain["seconds"] is None:
+            begin = time.perf_counter()
+            make(record.parent)
+            spent = max(time.perf_counter() - begin, _training_seconds(record.parent, len(self.patches)))
+            plain["seconds"] = round(spent, 1)
+            write_text(record, json.dumps(plain, indent=1))
+        self.seconds = float(plain["seconds"])
+        return record.parent
+
+    def craanet(self, *, plain_cam: bool = False) -> Path:
+        """Folder of the trained classifier, with memories of every mode beside its own; or that of plain CAM."""
+        accumulation = self.config.craanet.accumulation
+        beside = {folder: accumulation.model_copy(update={"mode": mode}) for mode, folder in MEMORIES.items()}
+        return self.artefact(
+            "cam_classifier" if plain_cam else "craanet",
+            stage1_settings(self.config, self.limit, plain_cam=plain_cam),
+            lambda folder: train_craanet(
+                self.config, self.patches, folder, side=self.side, plain_cam=plain_cam, beside=beside
+            ),
+        )
+
+    def named(self, folder: Path) -> list[Path]:
+        """The PNG of every training patch in a folder."""
+        return [folder / f"{patch.name}.png" for patch in self.patches]
+
+    def labels(self, name: str) -> Labels:
+        """Labels by name, made if need be; see `LABELS`."""
+        return LABELS[name](self, name)
+
+    def network(self, row: Row) -> RunFolder:
+        """Run folder with the trained network of a row as comparison `network`."""
+        settings = network_settings(self.config, row, self.limit)
+        labels = self.labels(row.labels)
+        run = RunFolder(
+            self.artefact(row.trainer, settings, lambda folder: self._train(row, labels, RunFolder(folder)))
+        )
+        # where data lie and how images are predicted may have changed since
+        write_text(run.config_file, self.config.to_yaml())
+        return run
+
+    def _train(self, row: Row, labels: Labels, run: RunFolder) -> None:
+        write_text(run.config_file, self.config.to_yaml())
+        if not run.craanet.exists():
+            # inference asks it which tissues an image holds, if `inference.gate` is set
+            run.craanet.symlink_to(os.path.relpath(labels.encoder, run.path), target_is_directory=True)
+        TRAINERS[row.trainer](self, row, labels, run.comparison(NETWORK))
+
+    def predictions(self, run: RunFolder) -> list[Path]:
+        """Predicted masks of the test images."""
+        return ensure_predictions(run, self.config, NETWORK, self.images, progress=False)
+
+
+def _thinned(patches: Sequence[Patch], count: int | None) -> list[Patch]:
+    """So many of the patches, evenly spread over the list."""
+    if count is None or count >= len(patches):
+        return list(patches)
+    return [patches[int(i)] for i in np.linspace(0, len(patches) - 1, count).round()]
+
+
+def _training_seconds(folder: Path, patches: int) -> float:
+    """Seconds of all epochs by the curves, those before an interruption too; 0 where nothing was trained."""
+    seconds = 0.0
+    for curves in folder.rglob("metrics.csv"):
+        with curves.open(encoding="utf-8", newline="") as stream:
+            rows = [row for row in csv.DictReader(stream) if row["name"] == "patches_per_second"]
+        seconds += sum(patches / float(row["value"]) for row in rows)
+    return seconds
+
+
+def _masks(shop: Workshop, name: str) -> Labels:
+    unmasked = [patch.name for patch in shop.patches if patch.mask is None]
+    if unmasked:
+        raise DataError(f"{shop.config.data.path}: the ceiling needs a mask for every patch; {unmasked[0]} has none.")
+    masks = [patch.mask for patch in shop.patches if patch.mask is not None]
+    return Labels(masks, masks, None, shop.craanet())
+
+
+def _single_view(shop: Workshop, name: str) -> Labels:
+    """Rectified maps of one view of the last epoch: plain CAM, or Grad-CAM on the method's classifier."""
+    classifier = shop.craanet(plain_cam=name == "cam")
+
+    def make(folder: Path) -> None:
+        generate_cam_labels(
+            shop.patches,
+            shop.tissues,
+            load_craanet(classifier),
+            folder,
+            side=shop.side,
+            hardware=shop.config.hardware,
+            method="cam" if name == "cam" else "grad_cam",
+        )
+
+    folder = shop.artefact(f"labels_{name}", label_settings(shop.config, name, shop.limit), make)
+    files = shop.named(folder / "variants" / name)
+    return Labels(files, files, None, classifier)
+
+
+def _accumulated(shop: Workshop, name: str) -> Labels:
+    """The best tissue by the attention memory alone, of one mode."""
+    classifier = shop.craanet()
+    mode = name.removeprefix("accumulated_")
+
+    def make(folder: Path) -> None:
+        memory = AttentionMemory(classifier / MEMORIES[mode])
+        for start in range(0, len(shop.patches), 64):
+            part = shop.patches[start : start + 64]
+            present = torch.tensor([patch.labels for patch in part])
+            maps = enlarge(memory.read(np.arange(start, start + len(part))), (shop.side, shop.side))
+            found = label_from_scores(maps, present).labels.numpy()
+            for patch, labels in zip(part, found, strict=True):
+                height, width = image_size(patch.path)
+                write_mask(folder / f"{patch.name}.png", labels[:height, :width], shop.tissues)
+
+    folder = shop.artefact(f"labels_{name}", label_settings(shop.config, name, shop.limit), make)
+    files = shop.named(folder)
+    return Labels(files, files, None, classifier)
+
+
+def _pseudo_labels(shop: Workshop, name: str) -> Labels:
+    """What the method hands to stage 2; `residual_attention` is its variant of the last epoch alone."""
+    config, classifier = shop.config, shop.craanet()
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(config.seed)
+        generate_pseudo_labels(
+            shop.patches,
+            shop.tissues,
+            load_craanet(classifier),
+            AttentionMemory(classifier / "attention_memory"),
+            folder,
+            side=shop.side,
+            config=config.pseudo_labels,
+            form=config.craanet.accumulation.form,
+            hardware=config.hardware,
+        )
+
+    folder = shop.artefact("labels_pseudo", label_settings(config, "pseudo_labels", shop.limit), make)
+    if name == "residual_attention":
+        last = shop.named(folder / "variants" / "last_epoch")
+        return Labels(last, last, None, classifier)
+    scored, learned = shop.named(folder / "variants" / "refined"), shop.named(folder / "masks")
+    return Labels(scored, learned, shop.named(folder / "confidence"), classifier)
+
+
+def _train_pfscnet(shop: Workshop, row: Row, labels: Labels, folder: Path) -> None:
+    train_pfscnet(
+        shop.config,
+        shop.patches,
+        labels.learned,
+        folder,
+        side=shop.side,
+        title=row.title.removeprefix("+ "),
+        confidences=labels.confidences,
+        craanet=labels.encoder,
+    )
+
+
+def _train_oeem(shop: Workshop, row: Row, labels: Labels, folder: Path) -> None:
+    from patch2tissue.peers.oeem import train_oeem
+
+    train_oeem(shop.config, shop.patches, labels.learned, folder, side=shop.side, craanet=labels.encoder)
+
+
+LABELS: dict[str, Callable[[Workshop, str], Labels]] = {
+    "masks": _masks,
+    "cam": _single_view,
+    "grad_cam": _single_view,
+    "residual_attention": _pseudo_labels,
+    "accumulated_max": _accumulated,
+    "accumulated_mean": _accumulated,
+    "accumulated_ema": _accumulated,
+    "pseudo_labels": _pseudo_labels,
+}
+"""How labels are made, by the name that rows use."""
+
+TRAINERS: dict[str, Callable[[Workshop, Row, Labels, Path], None]] = {
+    "pfscnet": _train_pfscnet,
+    "oeem": _train_oeem,
+}
+"""How networks are trained, by the name that rows use."""
