@@ -1,7 +1,8 @@
 """The rows of the table: what each one trains, on which labels, and which settings set it apart.
 
 A row differs from `full_method` only by what stands here and, where a number must be chosen, in recipes/rows.yaml and
-the section `rows` of a set's recipe. Epochs, batch size, encoder and pictures are the same for all; a test holds the rows to that.
+the section `rows` of a set's recipe. Epochs, batch size, encoder and pictures are the same for all; a test holds the
+rows to that.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ ROWS = (
     Row("cam_pipeline", "cross-entropy on CAM labels", "peer", "cam", changes=_PLAIN),
     Row("oeem", "online easy example mining (OEEM)", "peer", "pseudo_labels", trainer="oeem", changes=_PLAIN),
     # beyond the paper: the full method with one thing changed, which recipes/rows.yaml says
+    Row("second_round", "full method, second round (twice the steps)", "beyond", "pseudo_labels"),
     Row("mean_teacher", "full method + mean teacher", "beyond", "pseudo_labels"),
     Row("hed_augmentation_off", "full method without stain augmentation", "beyond", "pseudo_labels"),
     Row("hed_augmentation_on", "full method with stain augmentation", "beyond", "pseudo_labels"),

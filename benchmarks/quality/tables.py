@@ -68,7 +68,7 @@ def _about(recipe: Recipe, encoder: str, results: dict[str, dict[int, Any]]) -> 
         "machines": text["machine"],
         "threads": text["threads"],
         "cells": len(cells),
-        "hours": round(sum(cell["seconds"] for cell in cells) / 3600, 2),
+        "hours": round(sum(cell["seconds_of_this_call"] for cell in cells) / 3600, 2),
         "images": images,
     }
 

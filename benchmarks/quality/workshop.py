@@ -21,6 +21,7 @@ from benchmarks.quality.rows import Row
 from benchmarks.quality.settings import (
     Settings,
     digest,
+    flat,
     label_settings,
     network_settings,
     same_settings,
@@ -38,13 +39,18 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.evaluation.predictions import ensure_predictions
 from patch2tissue.evaluation.run_scores import test_patches
+from patch2tissue.pfscnet.network import load_pfscnet
 from patch2tissue.pfscnet.training import train_pfscnet
 from patch2tissue.pipeline import prepare_data, training_patches
 from patch2tissue.pseudo_labels.generate import generate_cam_labels, generate_pseudo_labels, label_from_scores
+from patch2tissue.pseudo_labels.second_round import generate_second_round
 from patch2tissue.run_folder import RunFolder
 
 NETWORK = "network"
 """Name of the network in an artefact that is a run folder."""
+
+_VARIANT = "round"
+"""Folder of the labels of a further round before any pixel is ignored."""
 
 MEMORIES = {mode: f"attention_memory_{mode}" for mode in ("max", "mean", "ema")}
 """Folders of the memories that are filled beside the method's own."""
@@ -85,7 +91,7 @@ class Workshop:
         if not self.images:
             raise DataError(f"{config.data.path}: there are no test images with masks to score on.")
         self.side = canvas_size(self.patches, config.data.patch_size)
-        self.seconds = 0.0
+        self.spent: dict[Path, float] = {}
 
     def artefact(self, kind: str, settings: Settings, make: Callable[[Path], None]) -> Path:
         """Return the folder of an artefact, making it if it is not there.
@@ -110,7 +116,7 @@ class Workshop:
             spent = max(time.perf_counter() - begin, _training_seconds(record.parent, len(self.patches)))
             plain["seconds"] = round(spent, 1)
             write_text(record, json.dumps(plain, indent=1))
-        self.seconds = float(plain["seconds"])
+        self.spent[record.parent] = float(plain["seconds"])
         return record.parent
 
     def craanet(self, *, plain_cam: bool = False) -> Path:
@@ -133,16 +139,44 @@ class Workshop:
         """Labels by name, made if need be; see `LABELS`."""
         return LABELS[name](self, name)
 
-    def network(self, row: Row) -> RunFolder:
-        """Run folder with the trained network of a row as comparison `network`."""
-        settings = network_settings(self.config, row, self.limit)
-        labels = self.labels(row.labels)
+    def network(self, row: Row, rounds: int | None = None) -> RunFolder:
+        """Run folder with the trained network of a row as comparison `network`.
+
+        Args:
+            row: row of the table.
+            rounds: instead of `pfscnet.rounds`; a second round learns from the network of the first, and so on.
+        """
+        rounds = rounds or self.config.pfscnet.rounds
+        settings = network_settings(self.config, row, self.limit) | {"pfscnet.rounds": rounds}
+        labels = self.labels(row.labels) if rounds == 1 else self._labels_of_round(row, rounds)
         run = RunFolder(
             self.artefact(row.trainer, settings, lambda folder: self._train(row, labels, RunFolder(folder)))
         )
         # where data lie and how images are predicted may have changed since
         write_text(run.config_file, self.config.to_yaml())
         return run
+
+    def _labels_of_round(self, row: Row, number: int) -> Labels:
+        """What a further round learns from, see `pfscnet.rounds.train_rounds`."""
+        config, before = self.config, self.network(row, number - 1)
+        settings = network_settings(config, row, self.limit) | {"pfscnet.rounds": number}
+        folder = self.artefact(
+            "labels_round",
+            settings | flat({"pseudo_labels": config.model_dump(mode="json")["pseudo_labels"]}),
+            lambda folder: generate_second_round(
+                self.patches,
+                self.tissues,
+                load_pfscnet(before.comparison(NETWORK)),
+                folder,
+                side=self.side,
+                config=config.pseudo_labels,
+                hardware=config.hardware,
+                symmetries=config.pseudo_labels.symmetries,
+                variant=_VARIANT,
+            ),
+        )
+        scored, learned = self.named(folder / "variants" / _VARIANT), self.named(folder / "masks")
+        return Labels(scored, learned, self.named(folder / "confidence"), before.craanet.resolve())
 
     def _train(self, row: Row, labels: Labels, run: RunFolder) -> None:
         write_text(run.config_file, self.config.to_yaml())

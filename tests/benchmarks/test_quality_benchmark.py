@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     folder.mkdir()
     (folder / "synthetic_hard.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     encoder = yaml.safe_load((recipes.FOLDER / "encoder-random.yaml").read_text(encoding="utf-8"))
+    shutil.copy(recipes.FOLDER / "rows.yaml", folder)
     for name in ENCODERS:
         (folder / f"encoder-{name}.yaml").write_text(yaml.safe_dump(encoder), encoding="utf-8")
     monkeypatch.setattr(recipes, "FOLDER", folder)
@@ -168,6 +170,25 @@ def test_further_memories_do_not_change_training(tiny: Places) -> None:
     assert np.array_equal(memories["mean"], np.load(beside / "attention_memory" / "maps.npy"))
     assert (memories["max"] >= memories["mean"]).all() and (memories["max"] > memories["mean"]).any()
     assert not np.array_equal(memories["ema"], memories["mean"])
+
+
+def test_second_round_is_that_of_the_package(tiny: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    from patch2tissue.pfscnet.rounds import train_rounds
+    from patch2tissue.run_folder import RunFolder
+
+    made = count_trainings(monkeypatch)
+    row = BY_NAME["second_round"]
+    runner.run_cells(plan(["full_method", "second_round"]), tiny, threads=1, say=lambda _: None)
+    assert made == ["train_craanet", "train_pfscnet", "train_pfscnet"], "the first round is the full method"
+    config = plan(["second_round"])[0].recipe.config(row, 0, tiny.work, 1)
+    shop = workshop.Workshop(config, 8, 3)
+    ours = shop.network(row).comparison(workshop.NETWORK)
+    run = RunFolder(tiny.work / "package")
+    run.path.mkdir()
+    run.pseudo_labels.symlink_to(shop.labels("pseudo_labels").learned[0].parents[1])
+    run.craanet.symlink_to(shop.craanet())
+    train_rounds(config, run, shop.patches, side=shop.side)
+    assert (ours / "weights.safetensors").read_bytes() == (run.pfscnet / "weights.safetensors").read_bytes()
 
 
 def test_a_later_field_with_its_default_outdates_nothing() -> None:
