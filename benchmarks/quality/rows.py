@@ -27,7 +27,6 @@ class Row:
         changes: settings that differ from the recipe.
         encoders: encoders it makes sense for; None: all.
         counts: keep the counts of every test image, so that an interval of its gain can be drawn.
-        version: raise it when the code behind the row changes what it gives, so that its cells are made again.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Row:
     changes: dict[str, Any] = field(default_factory=dict)
     encoders: tuple[str, ...] | None = None
     counts: bool = False
-    version: int = 1
 
     @property
     def weak(self) -> bool:

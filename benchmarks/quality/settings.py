@@ -19,6 +19,10 @@ from patch2tissue.config import EncoderConfig, RunConfig
 
 Settings = dict[str, Any]
 
+VERSIONS: dict[str, int] = {}
+"""Raise the number of `craanet`, a name of `workshop.LABELS` or one of `workshop.TRAINERS` when its code changes what it
+gives: what was made by older code, and all that depends on it, is then made again."""
+
 _ELSEWHERE = {"output", "seed", "data", "craanet", "pseudo_labels", "pfscnet", "comparisons", "inference", "hardware"}
 """Top-level fields that are taken apart below, or that change no result."""
 
@@ -80,6 +84,10 @@ def _common(config: RunConfig, patches: int | None) -> Settings:
     return flat({"seed": config.seed, "data": data, **others}) | ({} if patches is None else {"patches": patches})
 
 
+def _version(name: str) -> Settings:
+    return {f"version.{name}": VERSIONS[name]} if name in VERSIONS else {}
+
+
 def stage1_settings(config: RunConfig, patches: int | None = None, *, plain_cam: bool = False) -> Settings:
     """What a trained classifier depends on.
 
@@ -92,7 +100,7 @@ def stage1_settings(config: RunConfig, patches: int | None = None, *, plain_cam:
     if plain_cam:
         for name in ("accumulation", "heads", "temperatures", "residual_weight"):
             craanet.pop(name)
-    return _common(config, patches) | flat({"craanet": craanet})
+    return _common(config, patches) | flat({"craanet": craanet}) | _version("craanet")
 
 
 def label_settings(config: RunConfig, labels: str, patches: int | None = None) -> Settings:
@@ -100,8 +108,8 @@ def label_settings(config: RunConfig, labels: str, patches: int | None = None) -
     if labels == "masks":
         return {"kind": "masks"}
     if labels == "cam":
-        return {"kind": "cam"} | stage1_settings(config, patches, plain_cam=True)
-    settings = {"kind": labels} | stage1_settings(config, patches)
+        return {"kind": "cam"} | stage1_settings(config, patches, plain_cam=True) | _version("cam")
+    settings = {"kind": labels} | stage1_settings(config, patches) | _version(labels)
     if labels not in _FROM_ATTENTION:
         settings |= flat({"pseudo_labels": config.model_dump(mode="json")["pseudo_labels"]})
     return settings
@@ -120,7 +128,7 @@ def network_settings(config: RunConfig, row: Row, patches: int | None = None) ->
         section = pfscnet.get(name)
         if isinstance(section, dict) and section.get(off[0]) == off[1]:
             pfscnet[name] = {off[0]: off[1]}
-    settings = {"trainer": row.trainer} | _common(config, patches) | flat({"pfscnet": pfscnet})
+    settings = {"trainer": row.trainer} | _common(config, patches) | flat({"pfscnet": pfscnet}) | _version(row.trainer)
     settings |= {f"labels.{name}": value for name, value in label_settings(config, row.labels, patches).items()}
     if row.labels == "masks" and config.pfscnet.init == "craanet":
         settings |= {f"start.{name}": value for name, value in stage1_settings(config, patches).items()}
@@ -136,9 +144,8 @@ def cell_settings(config: RunConfig, row: Row, patches: int | None, images: int 
         patches: how many training patches are used, None for all.
         images: how many test images are scored, None for all.
     """
-    settings: Settings = {"version": row.version}
     if row.kind == "stage1":
-        return settings | label_settings(config, row.labels, patches)
+        return label_settings(config, row.labels, patches)
     inference = config.inference.model_dump(mode="json", exclude={"batch_size"})
-    settings |= network_settings(config, row, patches) | flat({"inference": inference})
+    settings = network_settings(config, row, patches) | flat({"inference": inference})
     return settings | ({} if images is None else {"images": images})

@@ -15,7 +15,7 @@ from benchmarks.quality.cells import Cell, Places, apart
 from benchmarks.quality.figures import boundary_f, difference, gain_intervals, rank, set_figures, share, table
 from benchmarks.quality.recipes import ENCODERS, SETS, load_recipe, merged
 from benchmarks.quality.rows import BY_NAME, ROWS
-from benchmarks.quality.settings import cell_settings, flat, label_settings, network_settings, same_settings
+from benchmarks.quality.settings import VERSIONS, cell_settings, flat, label_settings, network_settings, same_settings
 
 from patch2tissue.evaluation.boundaries import BoundaryCounts
 from patch2tissue.evaluation.scores import ConfusionMatrix
@@ -203,7 +203,7 @@ def test_a_later_field_with_its_default_outdates_nothing() -> None:
     assert not same_settings(now, now | {"pfscnet.epochs": 99})
 
 
-def test_settings_hold_what_counts() -> None:
+def test_settings_hold_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe("glas", "pretrained")
 
     def settings(row: str, **changes: Any) -> dict[str, Any]:
@@ -218,6 +218,10 @@ def test_settings_hold_what_counts() -> None:
     assert settings("full_supervision") != settings("full_supervision", **attention), "it starts from that encoder"
     assert settings("full_supervision") == settings("full_supervision", pseudo_labels={"margin": 0.4})
     assert settings("cross_entropy") == settings("cross_entropy", hardware={"threads": 2}, data={"cache": False})
+    before = settings("full_method")
+    monkeypatch.setitem(VERSIONS, "pseudo_labels", 2)
+    assert before != settings("full_method") and "labels.version.pseudo_labels" in settings("full_method")
+    assert settings("full_supervision") == settings("full_supervision", pseudo_labels={"margin": 0.4})
     config = recipe.config(BY_NAME["cam"], 1, Path("work"))
     assert label_settings(config, "cam")["seed"] == 1
 
