@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     cells = planned_cells(chosen.sets, chosen.encoders, chosen_rows(chosen.rows), seeds, quick=chosen.quick)
     if chosen.list:
         for number, cell in enumerate(cells, start=1):
-            print(f"{number:4} {'done' if cell.is_current(places) else '-   '} {cell.name}")
+            print(f"{number:4} {cell.state(places):8} {cell.name}")
         return 0
     if chosen.no_train:
         write_tables(places, quick=chosen.quick)

@@ -83,10 +83,12 @@ class Cell:
         config = self.recipe.config(self.row, self.seed, places.work)
         return cell_settings(config, self.row, self.recipe.train_patches, self.recipe.test_images)
 
-    def is_current(self, places: Places) -> bool:
-        """Whether its result is there and of the settings that it has now."""
+    def state(self, places: Places) -> str:
+        """`done`: its result is there, of the settings that it has now; `outdated`: of others; `to do`."""
         result = read_cell(self.file(places))
-        return result is not None and same_settings(result["settings"], self.settings(places))
+        if result is None:
+            return "to do"
+        return "done" if same_settings(result["settings"], self.settings(places)) else "outdated"
 
 
 def read_cell(path: Path) -> dict[str, Any] | None:

@@ -20,8 +20,8 @@ from patch2tissue.config import EncoderConfig, RunConfig
 Settings = dict[str, Any]
 
 VERSIONS: dict[str, int] = {}
-"""Raise the number of `craanet`, a name of `workshop.LABELS` or one of `workshop.TRAINERS` when its code changes what it
-gives: what was made by older code, and all that depends on it, is then made again."""
+"""Raise the number of `craanet`, a name of `workshop.LABELS` or one of `workshop.TRAINERS` when its code changes what
+it gives: what was made by older code, and all that depends on it, is then made again."""
 
 _ELSEWHERE = {"output", "seed", "data", "craanet", "pseudo_labels", "pfscnet", "comparisons", "inference", "hardware"}
 """Top-level fields that are taken apart below, or that change no result."""
