@@ -82,9 +82,9 @@ _MEDIUM = Difficulty(
 _HARD = Difficulty(
     name="hard",
     compositions={
-        (0,): 0.05, (1,): 0.22, (2,): 0.09, (3,): 0.09,
-        (0, 1): 0.27, (1, 2): 0.06, (0, 3): 0.04, (0, 2): 0.01, (1, 3): 0.02,
-        (0, 1, 2): 0.07, (0, 1, 3): 0.08,
+        (0,): 0.02, (1,): 0.08, (2,): 0.05, (3,): 0.05,
+        (0, 1): 0.40, (1, 2): 0.08, (0, 3): 0.06, (0, 2): 0.02, (1, 3): 0.02,
+        (0, 1, 2): 0.11, (0, 1, 3): 0.11,
     },
     region_um=30.0,
     ragged=1.0,
@@ -98,8 +98,9 @@ _HARD = Difficulty(
 )  # fmt: skip
 
 DIFFICULTIES: dict[str, Difficulty] = {level.name: level for level in (_EASY, _MEDIUM, _HARD)}
-"""Levels by name. Hard: 45% of the patches hold one tissue, 40% two, 15% three; stroma lies beside four fifths
-of the tumour, and infiltrates and necrosis are rare."""
+"""Levels by name. Hard: a fifth of the patches hold one tissue, three fifths two and a fifth three, about as in real
+patches cut from tumours. Tumour is nearly never alone, so that labels say little about where it ends: what looks like
+it beside it is easily taken for it."""
 
 
 def difficulty_named(name: str) -> Difficulty:

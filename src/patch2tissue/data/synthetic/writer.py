@@ -16,7 +16,7 @@ from patch2tissue.data.synthetic.patches import UM_PER_PIXEL
 from patch2tissue.data.synthetic.plan import plan_split
 from patch2tissue.errors import ConfigError, DataError
 
-VERSION = 1
+VERSION = 2
 """Counts changes after which the same seed gives other pictures."""
 SETTINGS_FILE = "synthetic.json"
 
