@@ -14,6 +14,7 @@ import yaml
 
 from benchmarks.quality.rows import Row
 from patch2tissue.config import RunConfig, config_from_dict
+from patch2tissue.data.synthetic.writer import VERSION as SYNTHETIC_VERSION
 from patch2tissue.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
@@ -64,12 +65,19 @@ class Recipe:
         data = plain.setdefault("data", {})
         source = data.get("source")
         if source is not None:
-            key = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:8]
+            # pictures of an older program are not those that the recipe means
+            told = json.dumps([source, source_version(source["kind"])], sort_keys=True)
+            key = hashlib.sha256(told.encode()).hexdigest()[:8]
             data["path"] = str(work / "data" / f"{self.set}-{key}")
         plain |= {"seed": seed, "output": str(work / "artefacts" / self.set / self.encoder / f"s{seed}")}
         if threads is not None:
             plain = merged(plain, {"hardware": {"threads": threads}})
         return config_from_dict(plain, f"benchmarks/quality/recipes, {self.set}, {self.encoder}, row {row.name}")
+
+
+def source_version(kind: str) -> int:
+    """Version of the program that makes a data set: regions are cut as they always were, synthetic tissue changes."""
+    return SYNTHETIC_VERSION if kind == "synthetic" else 1
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import math
 from functools import lru_cache
 from typing import Any
 
+from benchmarks.quality.recipes import source_version
 from benchmarks.quality.rows import Row
 from patch2tissue.config import EncoderConfig, RunConfig
 
@@ -80,6 +81,8 @@ def _common(config: RunConfig, patches: int | None) -> Settings:
     data = {name: value for name, value in plain["data"].items() if name not in _BESIDE_TRAINING}
     if data["source"] is None:
         data["path"] = plain["data"]["path"]
+    else:
+        data["source"]["version"] = source_version(data["source"]["kind"])
     others = {name: value for name, value in plain.items() if name not in _ELSEWHERE}
     return flat({"seed": config.seed, "data": data, **others}) | ({} if patches is None else {"patches": patches})
 

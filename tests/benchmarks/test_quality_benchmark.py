@@ -223,6 +223,13 @@ def test_settings_hold_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert before != settings("full_method") and "labels.version.pseudo_labels" in settings("full_method")
     assert settings("full_supervision") == settings("full_supervision", pseudo_labels={"margin": 0.4})
     config = recipe.config(BY_NAME["cam"], 1, Path("work"))
+    assert label_settings(config, "cam")["data.source.version"] == 1
+    synthetic, work = load_recipe("synthetic_hard", "random"), Path("work")
+    before, path = synthetic.config(BY_NAME["cam"], 0, work), "benchmarks.quality.recipes.SYNTHETIC_VERSION"
+    settings_before = label_settings(before, "cam")
+    monkeypatch.setattr(path, 99)
+    after = synthetic.config(BY_NAME["cam"], 0, work)
+    assert before.data.path != after.data.path and settings_before != label_settings(after, "cam")
     assert label_settings(config, "cam")["seed"] == 1
 
 
