@@ -119,6 +119,9 @@ class PseudoLabelConfig(_Section):
     symmetries: bool = Field(True, description="average over the 8 symmetries at test time")
     memory_weight: float = Field(0.5, ge=0, le=1, description="share of the attention memory against the final maps")
     margin: float = Field(0.0, ge=0, lt=1, description="ignore pixels whose best and second score differ by less")
+    reliable_share: float = Field(
+        1.0, gt=0, le=1, description="share of each tissue's pixels in a patch, the surest, that is kept; 1: all"
+    )
     refinement: RefinementConfig = Field(default_factory=RefinementConfig, description="mean-field refinement")
 
 

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image
 
 from patch2tissue.atomic import atomic_path, write_text
+from patch2tissue.config import PseudoLabelConfig
 from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.pseudo_labels.background import white_pixels
+from patch2tissue.pseudo_labels.reliability import unreliable_pixels
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
 BATCH = 32
@@ -37,7 +39,7 @@ def write_patch(
     variants: dict[str, np.ndarray],
     labels: np.ndarray,
     confidence: np.ndarray,
-    margin: float,
+    config: PseudoLabelConfig,
 ) -> None:
     """Write one patch's files, the confidence last: it marks the patch as done.
 
@@ -49,14 +51,15 @@ def write_patch(
         variants: label maps uint8 [S, S] that are kept as they are.
         labels: label map uint8 [S, S] for `masks/`, where white background and pixels of little confidence become 255.
         confidence: float [S, S] in 0..1.
-        margin: least confidence.
+        config: which labels are too unsure to be kept in `masks/`.
     """
     height, width = image_size(patch.path)
     crop = (slice(0, height), slice(0, width))
     for name, kept in variants.items():
         write_mask(folder / "variants" / name / f"{patch.name}.png", kept[crop], tissues)
     final = labels[crop].copy()
-    final[confidence[crop] < margin] = IGNORE_INDEX
+    unreliable = unreliable_pixels(final, confidence[crop], margin=config.margin, reliable_share=config.reliable_share)
+    final[unreliable] = IGNORE_INDEX
     if tissues.background is not None and tissues.background.white_above is not None:
         final[white_pixels(image[crop], tissues.background.white_above)] = IGNORE_INDEX
     write_mask(folder / "masks" / f"{patch.name}.png", final, tissues)

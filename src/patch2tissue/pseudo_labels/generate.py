@@ -193,7 +193,7 @@ def generate_pseudo_labels(
                     {name: maps[j] for name, maps in variants.items()},
                     variants["refined"][j],
                     confidence[j],
-                    config.margin,
+                    config,
                 )
                 for j, row in enumerate(rows)
             ]

@@ -67,7 +67,7 @@ def generate_second_round(
     """Write a trained network's labels of all training patches; a killed run goes on where it was.
 
     A pixel gets the most probable tissue of those in its patch's label; its confidence is the lead of the best over the
-    second when the probabilities of these sum to one. Pixels with a lead under `config.margin`, and white background
+    second when the probabilities of these sum to one. Pixels that are too unsure by `config`, and white background
     where the tissue set has that rule, are ignored, as in the first round.
 
     Args:
@@ -76,7 +76,7 @@ def generate_second_round(
         network: the trained segmentation network.
         folder: gets `masks/`, `confidence/`, `variants/VARIANT/` (no pixel ignored) and, last, `manifest.csv`.
         side: canvas side in pixels, see `canvas_size`.
-        config: the margin.
+        config: which pixels are too unsure.
         hardware: device, precision, threads.
         symmetries: average over the 8 symmetries.
         variant: name of the labels without ignored pixels.
@@ -108,7 +108,7 @@ def generate_second_round(
                     {variant: labels[j]},
                     labels[j],
                     confidence[j],
-                    config.margin,
+                    config,
                 )
                 for j, row in enumerate(batch["index"].tolist())
             ]
