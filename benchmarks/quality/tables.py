@@ -94,17 +94,17 @@ def write_tables(places: Places, *, quick: bool = False) -> dict[str, Any]:
     return figures
 
 
-def with_section(page: str, section: str) -> str:
-    """The page with the text between its two markers replaced.
+def with_section(page: str, section: str, start: str = BEGIN, stop: str = END) -> str:
+    """The page with the text between two markers replaced.
 
     Raises:
         ValueError: if it does not hold both markers once, in order.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"the page must hold '{BEGIN}' and '{END}' once each, in this order")
-    return f"{before}{BEGIN}\n{section}\n{END}{after}"
+    before, begin, rest = page.partition(start)
+    _, end, after = rest.partition(stop)
+    if not begin or not end or start in rest or stop in after:
+        raise ValueError(f"the page must hold '{start}' and '{stop}' once each, in this order")
+    return f"{before}{start}\n{section}\n{stop}{after}"
 
 
 def markdown(figures: dict[str, Any]) -> str:
