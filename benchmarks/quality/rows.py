@@ -55,7 +55,7 @@ def _losses(*, energy: bool = False, contrast: bool = False, correction: bool = 
         changes["contrast"] = {"weight": 1e-3 if correction else 0.0}
     if not correction:
         changes["correction"] = {"mode": "off"}
-    changes |= {"consistency": {"weight": 0.0}, "rounds": 1}
+    changes |= {"consistency": {"weight": 0.0}, "rounds": 1, "mosaic": 0.0}
     return {"pfscnet": changes}
 
 

@@ -185,6 +185,9 @@ class PFSCNetConfig(OptimiserConfig):
     contrast: PixelContrastConfig = Field(default_factory=PixelContrastConfig, description="pixel clustering")
     correction: LabelCorrectionConfig = Field(default_factory=LabelCorrectionConfig, description="label correction")
     consistency: ConsistencyConfig = Field(default_factory=ConsistencyConfig, description="mean teacher")
+    mosaic: float = Field(
+        0.0, ge=0, le=1, description="chance that a patch of one tissue is joined with another such patch of the batch"
+    )
     losses_start: float = Field(0.2, ge=0, lt=1, description="share of the epochs with cross-entropy alone")
     confidence_weighting: bool = Field(False, description="weigh cross-entropy by the pseudo label's confidence")
     weight_averaging: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights; 0: last weights")

@@ -24,6 +24,7 @@ from patch2tissue.errors import ConfigError
 from patch2tissue.pfscnet.consistency import consistency_loss
 from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, soft_filter
 from patch2tissue.pfscnet.label_correction import correct_labels
+from patch2tissue.pfscnet.mosaic import make_mosaics
 from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
 from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss, labels_on_grid
 from patch2tissue.tissues import IGNORE_INDEX
@@ -85,8 +86,12 @@ class PFSCNetStage(Stage):
 
     def training_step(self, images: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """One step: cross-entropy, and after the warm-up dense energy, contrast and correction."""
-        output = self.network(images)
         target = batch["target"].long()
+        if self.config.mosaic > 0:
+            mosaic = make_mosaics(images, target, batch["labels"], batch["inside"], self.config.mosaic)
+            images = mosaic.images.contiguous(memory_format=torch.channels_last)
+            target, batch = mosaic.target, batch | {"labels": mosaic.labels, "inside": mosaic.inside}
+        output = self.network(images)
         confidence = batch["confidence"].float() / 255.0 if "confidence" in batch else None
         probabilities = torch.softmax(output.logits, dim=1)
         losses: dict[str, Tensor] = {}
@@ -262,6 +267,7 @@ def train_pfscnet(
                 "dense_energy": settings.dense_energy.model_copy(update={"weight": 0.0}),
                 "contrast": settings.contrast.model_copy(update={"weight": 0.0}),
                 "correction": settings.correction.model_copy(update={"mode": "off"}),
+                "mosaic": 0.0,
                 "consistency": settings.consistency.model_copy(update={"weight": 0.0}),
             }
         )
