@@ -44,7 +44,9 @@ class Row:
         return self.kind in ("stage2", "peer", "beyond")
 
 
-def _losses(*, energy: bool = False, contrast: bool = False, correction: bool = False) -> dict[str, Any]:
+def _losses(
+    *, energy: bool = False, contrast: bool = False, correction: bool = False, mosaic: bool = False
+) -> dict[str, Any]:
     """Switch off what is not named, in PFSCNet; weights of what stays on are the recipe's."""
     changes: dict[str, Any] = {}
     if not energy:
@@ -55,7 +57,9 @@ def _losses(*, energy: bool = False, contrast: bool = False, correction: bool = 
         changes["contrast"] = {"weight": 1e-3 if correction else 0.0}
     if not correction:
         changes["correction"] = {"mode": "off"}
-    changes |= {"consistency": {"weight": 0.0}, "rounds": 1, "mosaic": 0.0}
+    if not mosaic:
+        changes["mosaic"] = 0.0
+    changes |= {"consistency": {"weight": 0.0}, "rounds": 1}
     return {"pfscnet": changes}
 
 
@@ -102,7 +106,8 @@ ROWS = (
     # what the field knows, our own implementations
     Row("cam_pipeline", "cross-entropy on CAM labels", "peer", "cam", changes=_PLAIN),
     Row("oeem", "online easy example mining (OEEM)", "peer", "pseudo_labels", trainer="oeem", changes=_PLAIN),
-    # beyond the paper: the full method with one thing changed, which recipes/rows.yaml says
+    # beyond the paper: mosaics alone, then the full method with one thing changed, which recipes/rows.yaml says
+    Row("mosaic", "cross-entropy + mosaics", "beyond", "pseudo_labels", changes=_losses(mosaic=True), counts=True),
     Row("second_round", "full method, second round (twice the steps)", "beyond", "pseudo_labels"),
     Row("mean_teacher", "full method + mean teacher", "beyond", "pseudo_labels"),
     Row("hed_augmentation_off", "full method without stain augmentation", "beyond", "pseudo_labels"),
