@@ -136,6 +136,7 @@ class DenseEnergyConfig(_Section):
         "auto", description="exact kernel, or an unbiased estimate of it; auto: exact on a GPU, displacements on a CPU"
     )
     samples: int = Field(64, ge=1, description="rows or displacements drawn per step where the kernel is sampled")
+    balanced: bool = Field(False, description="let each pixel count alike, however many others resemble it")
     soft_filter: bool = Field(True, description="weigh labelled pixels by how unsure the network is of them")
 
 

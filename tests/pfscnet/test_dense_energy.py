@@ -54,6 +54,63 @@ def test_value_and_gradient_equal_double_loop(sigma_rgb, sigma_xy):
     torch.testing.assert_close(fast_p.grad, slow_p.grad)
 
 
+def test_balanced_kernel_equals_double_loop():
+    images, probabilities, valid, weights = example()
+    batch, _, height, width = images.shape
+    fast_p, slow_p = probabilities.clone().requires_grad_(), probabilities.clone().requires_grad_()
+    places = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), -1).flatten(0, 1)
+    energy, normaliser = 0.0, 0.0
+    for b in range(batch):
+        color = images[b].flatten(1).T * 255 / 15.0
+        kernel = torch.exp(-0.5 * (torch.cdist(color, color) ** 2 + torch.cdist(places / 20.0, places / 20.0) ** 2))
+        kernel.fill_diagonal_(0)
+        v, s, p = valid[b].flatten(), (valid * weights)[b].flatten(), slow_p[b].flatten(1)
+        mass = kernel @ v
+        mass = mass.clamp(min=float(0.01 * (mass * v).sum() / v.sum()))
+        kernel = kernel / (mass[:, None] * mass[None]).sqrt()
+        energy = energy + sum((s * p[k]) @ kernel @ (s * (1 - p[k])) for k in range(p.shape[0]))
+        normaliser = normaliser + v @ kernel @ v
+    (energy / normaliser).backward()
+    fast = dense_energy(images, fast_p, valid, weights=weights, balanced=True)
+    fast.backward()
+    torch.testing.assert_close(fast, energy / normaliser, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(fast_p.grad, slow_p.grad, rtol=1e-5, atol=1e-8)
+
+
+def test_balanced_kernel_gives_rare_colours_their_say():
+    """A small textured area of unlike pixels pulls as much per pixel as a large smooth one."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.full((1, 3, 16, 16), 0.5)
+    images[..., 12:] = torch.rand(1, 3, 16, 4, generator=generator) * 0.15 + 0.7
+    probabilities = torch.full((1, 2, 16, 16), 0.5)
+    probabilities[:, 0] += 0.1 * torch.rand(1, 16, 16, generator=generator)
+    probabilities[:, 1] = 1 - probabilities[:, 0]
+    pull = {}
+    for balanced in (False, True):
+        p = probabilities.clone().requires_grad_()
+        dense_energy(images, p, sigma_rgb=15, sigma_xy=6, balanced=balanced).backward()
+        size = p.grad.abs().sum(dim=1)[0]
+        pull[balanced] = float(size[:, 12:].mean() / size[:, :12].mean())
+    assert pull[False] < 0.5 * pull[True]
+
+
+@pytest.mark.parametrize("sample", [{"rows": 64}, {"displacements": 400}])
+def test_balanced_sample_of_everything_is_exact(sample):
+    images, probabilities, valid, weights = example(height=8, width=8)
+    exact = dense_energy(images, probabilities, valid, weights=weights, balanced=True)
+    sampled = dense_energy(images, probabilities, valid, weights=weights, balanced=True, **sample)
+    torch.testing.assert_close(sampled, exact)
+
+
+@pytest.mark.parametrize("sample", [{"rows": 24}, {"displacements": 40}])
+def test_balanced_sample_is_near_the_exact_value(sample):
+    images, probabilities, valid, weights = example(height=8, width=8)
+    exact = dense_energy(images, probabilities, valid, weights=weights, balanced=True)
+    torch.manual_seed(0)
+    drawn = [dense_energy(images, probabilities, valid, weights=weights, balanced=True, **sample) for _ in range(40)]
+    torch.testing.assert_close(torch.stack(drawn).mean(), exact, rtol=0.03, atol=0)
+
+
 @pytest.mark.parametrize("shape, grid", [((6, 7), 56), ((6, 8), 4), ((9, 9), 4)])
 def test_gradcheck(shape, grid):
     images, probabilities, valid, weights = example(height=shape[0], width=shape[1])

@@ -125,6 +125,7 @@ def dense_energy(
     rows: Rows = None,
     displacements: int | None = None,
     block: int | None = None,
+    balanced: bool = False,
     normalise: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -147,6 +148,9 @@ def dense_energy(
             estimates of the sum and of its gradient are unbiased; the normaliser is estimated from the same sample,
             which leaves a bias of the loss far below a percent.
         block: kernel rows held in memory at once, None to choose by the device.
+        balanced: use `G(i,j) / √(d_i d_j)` with `d_i = Σ_j G(i,j) v_j` instead of G, the symmetric normalisation of
+            Krähenbühl & Koltun's program [published there; our reading here]. Otherwise a pixel counts by how many
+            others resemble it, and smooth areas outvote textured ones. With a sample, d is estimated from it too.
         normalise: divide by Σ G v v; otherwise the plain sum is returned.
         generator: CPU generator for the sample, None for torch's global one.
 
@@ -195,11 +199,33 @@ def dense_energy(
                 smooth = partial(
                     filter_displaced, features, size, sample_displacements(size, spacing, steps, generator)
                 )
+            if balanced:
+                root = _inverse_root_of_mass(features, flat_valid, chosen, block, smooth)
+                flat_weight, flat_valid = flat_weight * root, flat_valid * root
         flat = masked_resize(probabilities, at_prediction, size).flatten(2).mT.contiguous()
         energy, normaliser = _Energy.apply(flat, flat_weight, flat_valid, features, chosen, block, smooth)
         tiny = torch.finfo(energy.dtype).tiny
         result: Tensor = energy / normaliser.clamp(min=tiny) if normalise else energy
         return result
+
+
+def _inverse_root_of_mass(
+    features: PixelFeatures,
+    valid: Tensor,
+    rows: Tensor | None,
+    block: int | None,
+    smooth: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """`d^-½` of every pixel, [B, N, 1], or its estimate from the sampled rows or displacements."""
+    if rows is None:
+        mass = smooth(valid)
+    else:
+        scale = valid.shape[1] / rows.shape[1]
+        mass = filter_some(features, rows, valid, valid.gather(1, rows[..., None]), block)[1] * scale
+    # a pixel that resembles nothing must not outvote all others: its mass counts as a hundredth of the mean
+    mean = (mass * valid).sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1.0)
+    least = (0.01 * mean).clamp(min=torch.finfo(mass.dtype).tiny ** 0.5)
+    return torch.maximum(mass, least).rsqrt()
 
 
 @torch.no_grad()
@@ -248,10 +274,11 @@ class DenseEnergyLoss(nn.Module):
         rows: Rows = None,
         displacements: int | None = None,
         block: int | None = None,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
         self.sigma_rgb, self.sigma_xy, self.grid = sigma_rgb, sigma_xy, grid
-        self.rows, self.displacements, self.block = rows, displacements, block
+        self.rows, self.displacements, self.block, self.balanced = rows, displacements, block, balanced
 
     def forward(
         self,
@@ -273,10 +300,11 @@ class DenseEnergyLoss(nn.Module):
             rows=self.rows,
             displacements=self.displacements,
             block=self.block,
+            balanced=self.balanced,
             generator=generator,
         )
 
     def extra_repr(self) -> str:
         """Settings shown by print."""
-        sample = f"rows={self.rows}, displacements={self.displacements}"
+        sample = f"rows={self.rows}, displacements={self.displacements}, balanced={self.balanced}"
         return f"sigma_rgb={self.sigma_rgb}, sigma_xy={self.sigma_xy}, grid={self.grid}, {sample}"

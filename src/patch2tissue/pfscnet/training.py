@@ -221,6 +221,7 @@ def dense_energy_loss(config: DenseEnergyConfig) -> DenseEnergyLoss:
         grid=config.grid,
         rows={"auto": "auto", "rows": config.samples}.get(config.sampling),  # type: ignore[arg-type]
         displacements=config.samples if config.sampling == "displacements" else None,
+        balanced=config.balanced,
     )
 
 
