@@ -43,11 +43,12 @@ Measures = dict[str, Any]
 """Counts of one network on its held-out patches, see `measure`; plain values that JSON knows."""
 
 
-def measure(predictor: Predictor, patches: Sequence[Patch], least_share: float) -> Measures:
+def measure(predictor: Predictor, single: Predictor, patches: Sequence[Patch], least_share: float) -> Measures:
     """Predict held-out patches and count.
 
     Args:
         predictor: the trained network, with the inference settings of the table.
+        single: the same network without averaging over symmetries, whose views are compared.
         patches: labelled patches that no stage has seen.
         least_share: a tissue is present from this share of a patch's pixels on (0..1).
 
@@ -71,7 +72,7 @@ def measure(predictor: Predictor, patches: Sequence[Patch], least_share: float) 
         group["labels"] += np.stack([said & present, said & ~present, ~said & present], axis=1)
         group["absent"] += int(counts[~present].sum())
         group["pixels"] += int(counts.sum())
-        pairs += pairs_of_views(views(predictor, image), tissues)
+        pairs += pairs_of_views(views(single, image), tissues)
         with_colour, without = energies(image, found, tissues)
         energy, place = energy + with_colour, place + without
     plain = {name: group | {"labels": group["labels"].tolist()} for name, group in groups.items()}
@@ -106,10 +107,10 @@ def energies(image: np.ndarray, found: np.ndarray, tissues: int) -> tuple[float,
     labels = torch.from_numpy(found.astype(np.int64))[None]
     valid = labels < tissues
     maps = F.one_hot(torch.where(valid, labels, 0), tissues).permute(0, 3, 1, 2).float() * valid[:, None]
-    return (
-        float(dense_energy(planes, maps, valid, **ENERGY)),
-        float(dense_energy(torch.zeros_like(planes), maps, valid, **ENERGY)),
-    )
+    found_energies = [float(dense_energy(picture, maps, valid, **ENERGY)) for picture in (planes, 0 * planes)]
+    # a map without edges has none, but for the last digits of float32
+    with_colour, without = (value if value > 1e-6 else 0.0 for value in found_energies)
+    return with_colour, without
 
 
 def label_f1(counts: np.ndarray) -> Any:

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,14 +110,15 @@ class Trial:
         shop = TuningShop(config, self.recipe.train_patches)
         source = config.data.source
         least = source.least_share if isinstance(source, RegionSource) else LEAST_SHARE
-        predictor = Predictor.from_run(shop.network(ROW), network=NETWORK)
+        run = shop.network(ROW)
+        predictor, single = (Predictor.from_run(run, network=NETWORK, symmetries=on) for on in (None, False))
         settings = self.settings()
         result = {
             "set": self.recipe.set,
             "encoder": self.recipe.encoder,
             "seed": self.seed,
             "trained_on": len(shop.patches),
-            "measures": measure(predictor, shop.held_out, least),
+            "measures": measure(predictor, single, shop.held_out, least),
             **code,
             "machine": machine(),
             "seconds_of_this_call": round(time.perf_counter() - begin, 1),
@@ -129,34 +130,27 @@ class Trial:
 
 
 def load_plan(
-    groups: Sequence[str] | None = None, *, quick: bool = False
+    name: str, groups: Sequence[str] | None = None, *, quick: bool = False
 ) -> tuple[list[int], dict[str, list[Changes]]]:
-    """Seeds, and settings by group in the order of work; `quick` keeps one seed and one setting of each group."""
+    """Seeds of a set, and settings by group in the order of work; `quick` keeps the first of each."""
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     unknown = sorted(set(groups or []) - set(plan["groups"]))
     if unknown:
         raise ConfigError(f"{PLAN}: has no group '{unknown[0]}'; it has {', '.join(plan['groups'])}.")
-    chosen = {name: list(tried) for name, tried in plan["groups"].items() if groups is None or name in groups}
-    return (
-        (plan["seeds"][:1], {name: tried[:1] for name, tried in chosen.items()}) if quick else (plan["seeds"], chosen)
-    )
+    seeds, most = plan["seeds"].get(name, plan["seeds"]["all"]), 1 if quick else None
+    tried = {group: list(tried)[:most] for group, tried in plan["groups"].items() if groups is None or group in groups}
+    return seeds[:most], tried
 
 
-def settings_of_group(recipe: Recipe, tried: Iterable[Changes], carried: Changes, places: Places) -> list[Changes]:
-    """What the recipe and earlier groups say of the group's fields, then what is tried, each once.
-
-    Raises:
-        ConfigError: if a field does not exist.
-    """
-    tried = list(tried)
+def settings_of_group(recipe: Recipe, tried: Sequence[Changes], carried: Changes, places: Places) -> list[Changes]:
+    """What the recipe and earlier groups say of the group's fields, then what is tried, each once."""
     now = flat(Trial(recipe, TUNING_SEEDS, carried, places).config().model_dump(mode="json"))
     fields = sorted({name for changes in tried for name in changes})
     unknown = [name for name in fields if name not in now]
     if unknown:
         raise ConfigError(f"{PLAN}: a run's configuration has no field '{unknown[0]}'.")
     own = {name: now[name] for name in fields}
-    every = [own]
-    every += [own | changes for changes in tried if own | changes not in every]
+    every = [own, *(own | changes for changes in tried)]
     return [changes for place, changes in enumerate(every) if changes not in every[:place]]
 
 
@@ -283,8 +277,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     os.chdir(ROOT)  # recipes name data relative to the checkout
     places = apart(ROOT / "runs" / "quality-sweep-quick") if chosen.quick else SWEEP
-    seeds, groups = load_plan(chosen.groups, quick=chosen.quick)
     for name in chosen.sets:
+        seeds, groups = load_plan(name, chosen.groups, quick=chosen.quick)
         headline = load_recipe(name, "random", quick=chosen.quick).headline
         recipe = load_recipe(name, headline, quick=chosen.quick)
         if not chosen.list:
