@@ -238,6 +238,7 @@ def train_pfscnet(
     cross_entropy_only: bool = False,
     validate: Callable[[PFSCNet], float] | None = None,
     stage_type: type[PFSCNetStage] = PFSCNetStage,
+    dataset_type: Callable[..., TrainingPatches] = TrainingPatches,
 ) -> None:
     """Train stage 2.
 
@@ -253,6 +254,7 @@ def train_pfscnet(
         cross_entropy_only: leave out dense energy, contrast, label correction and consistency.
         validate: see `PFSCNetStage`.
         stage_type: what is trained: `PFSCNetStage`, or a peer with another loss.
+        dataset_type: makes the data set: `TrainingPatches`, or a peer's with further items.
 
     Raises:
         ConfigError, DataError, TrainingError: see `fit`.
@@ -275,7 +277,7 @@ def train_pfscnet(
     network = PFSCNet.from_config(config, len(tissues))
     if settings.init == "craanet" and craanet is not None:
         _start_from(network, craanet)
-    dataset = TrainingPatches(
+    dataset = dataset_type(
         patches,
         tissues,
         side,
