@@ -7,11 +7,10 @@ views together (equivariant regularisation, ER) and each view's refined maps tow
 module (PCM): an average over all positions, weighted by the rectified cosine of low-level features.
 
 Our reading: tissues fill a patch, so there is no background channel, and no loss that pushes scores of a quarter of the
-pixels down. Maps are divided by their maximum, without the minimum taken off, since a tissue may be everywhere. A
-tissue that is not in the patch's label has no map, during training and for pseudo labels. The classifier is that of our
-plain CAM, without dropout, so that rows of a table differ by the method alone. The smaller view has half the size
-(authors: 0.3 of 448 px): of 112 px that is 56 px, exactly every other position at output stride 8, whereas 0.3 would
-leave 4 positions a side.
+pixels down. A tissue that is not in the patch's label has no map, during training and for pseudo labels. The classifier
+is that of our plain CAM, without dropout, so that rows of a table differ by the method alone. The smaller view has half
+the size (authors: 0.3 of 448 px): of 112 px that is 56 px, exactly every other position at output stride 8, whereas 0.3
+would leave 4 positions a side. Running statistics of batch normalisation are those of the view of full size.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.encoders import Encoder
 from patch2tissue.errors import ConfigError
+from patch2tissue.pfscnet.consistency import frozen_statistics
 from patch2tissue.training import Batch, Stage, fit, is_finished
 from patch2tissue.weights import load_network_folder, save_network_folder
 
@@ -144,6 +144,24 @@ def winning_maps(maps: Tensor) -> Tensor:
     return torch.where(maps < maps.amax(dim=1, keepdim=True), 0.0, maps)
 
 
+def spread(maps: Tensor, labels: Tensor) -> Tensor:
+    """Rectify maps and stretch each to 0..1, lowest to highest, as the authors' released code does.
+
+    Dividing by the maximum alone would let two views agree by maps that are the same everywhere.
+
+    Args:
+        maps: [B, K, h, w], any range.
+        labels: 1 for each tissue that is present, [B, K].
+
+    Returns:
+        float32 [B, K, h, w]; zero for absent tissues, and for maps that are the same everywhere.
+    """
+    positive = F.relu(maps.float())
+    lowest = positive.amin(dim=(2, 3), keepdim=True)
+    width = positive.amax(dim=(2, 3), keepdim=True) - lowest
+    return F.relu(positive - lowest - 1e-5) / (width + 1e-5) * (labels > 0.5)[:, :, None, None]
+
+
 def hardest_mean(differences: Tensor, share: float = HARD_SHARE) -> Tensor:
     """Mean over the largest `share` of each sample's values, [B, ...], at least one value of each; scalar."""
     flat = differences.flatten(1)
@@ -163,24 +181,23 @@ def seam_losses(large: SEAMOutput, small: SEAMOutput, labels: Tensor) -> dict[st
 
     Args:
         large: output for the view of full size.
-        small: output for the smaller view; its grid is the one on which maps are compared.
+        small: output for the smaller view, on whose grid maps are compared.
         labels: 1 for each tissue that is present, float32 [B, K].
 
     Returns:
         Scalars `loss`, `loss_class`, `loss_er` and `loss_ecr`.
     """
     size = small.attention.shape[-2:]
-    first = F.interpolate(attention_maps(large.attention, labels, "rectified"), size=size, mode="area")
-    first_refined = F.interpolate(attention_maps(large.refined, labels, "rectified"), size=size, mode="area")
-    second = attention_maps(small.attention, labels, "rectified")
-    second_refined = attention_maps(small.refined, labels, "rectified")
+    first, first_refined = (
+        F.interpolate(spread(maps, labels), size=size, mode="area") for maps in (large.attention, large.refined)
+    )
+    second, second_refined = spread(small.attention, labels), spread(small.refined, labels)
     logits = (large.logits, small.logits)
     loss_class = sum(F.binary_cross_entropy_with_logits(each, labels) for each in logits) / 2
     loss_er = (first - second).abs().mean()
-    loss_ecr = hardest_mean((winning_maps(second.detach()) - first_refined).abs()) + hardest_mean(
-        (winning_maps(first.detach()) - second_refined).abs()
-    )
-    parts = {"loss_class": cast(Tensor, loss_class), "loss_er": loss_er, "loss_ecr": loss_ecr}
+    crossed = ((winning_maps(second.detach()), first_refined), (winning_maps(first.detach()), second_refined))
+    loss_ecr = sum(hardest_mean((plain - refined).abs()) for plain, refined in crossed)
+    parts = {"loss_class": cast(Tensor, loss_class), "loss_er": loss_er, "loss_ecr": cast(Tensor, loss_ecr)}
     return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
@@ -203,7 +220,9 @@ class SEAMStage(Stage):
         labels = batch["labels"]
         large = self.network(images, labels)
         view = rescale(images, SCALE, self.network.encoder.output_stride)
-        small = self.network(view.contiguous(memory_format=torch.channels_last), labels)
+        # inference sees full size most of all; the authors keep all statistics as they were pretrained
+        with frozen_statistics(self.network):
+            small = self.network(view.contiguous(memory_format=torch.channels_last), labels)
         self.f1.update(large.logits.detach().cpu(), labels.cpu().int())
         return seam_losses(large, small, labels)
 
@@ -221,7 +240,6 @@ class SEAMStage(Stage):
 
 def plain_classifier(network: SEAMNetwork) -> CRAANet:
     """Encoder and classifier of a SEAM network as a CRAANet without attention term; shares no tensors with it."""
-    # its weights follow below, not from where the encoder once started
     encoder = EncoderConfig(**{**network.settings["encoder"], "weights": None, "pretrained": False})
     classifier = CRAANet(encoder, network.settings["tissues"], residual_weight=0.0)
     classifier.encoder.load_state_dict(network.encoder.state_dict())

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from patch2tissue.config import HardwareConfig
-from patch2tissue.craanet.attention_maps import attention_maps, enlarge
+from patch2tissue.craanet.attention_maps import enlarge
 from patch2tissue.data.datasets import PlainPatches
 from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.inference.symmetries import average_symmetries
-from patch2tissue.peers.seam import SEAMNetwork, rescale
+from patch2tissue.peers.seam import SEAMNetwork, rescale, spread
 from patch2tissue.progress import track
 from patch2tissue.pseudo_labels.files import BATCH, rows_to_do
 from patch2tissue.pseudo_labels.generate import label_from_scores
@@ -34,7 +34,7 @@ def refined_maps(
     symmetries: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Refined maps of a trained network, averaged over scales and symmetries.
+    """Refined maps of a trained network, averaged over scales and symmetries, then stretched (`spread`; published).
 
     Args:
         network: in evaluation mode.
@@ -53,11 +53,11 @@ def refined_maps(
         view = view.contiguous(memory_format=torch.channels_last)
         with torch.autocast(view.device.type, dtype) if dtype is not None else nullcontext():
             refined = network(view, labels).refined
-        return enlarge(attention_maps(refined, labels, "rectified"), size)
+        return enlarge(refined, size)
 
     views = average_symmetries(one_view) if symmetries else one_view
     maps = [views(rescale(images, scale, network.encoder.output_stride)) for scale in scales]
-    return torch.stack(maps).mean(dim=0)
+    return spread(torch.stack(maps).mean(dim=0), labels)
 
 
 def generate_seam_labels(
