@@ -160,6 +160,7 @@ class LabelCorrectionConfig(_Section):
     margin: float = Field(0.2, ge=0, description="least lead, in cosine, of another present tissue's prototype")
     confidence: float = Field(0.5, ge=0, le=1, description="labels with a higher confidence are never touched")
     start: float = Field(0.5, ge=0, lt=1, description="share of the epochs that passes first")
+    fill: bool = Field(False, description="also label ignored pixels whose nearest prototype leads by the margin")
 
 
 class ConsistencyConfig(_Section):

@@ -99,3 +99,26 @@ def test_bad_input_is_named(prototypes, change, words):
     }
     with pytest.raises(ValueError, match=words):
         correct_labels(**{**arguments, **change})
+
+
+def test_ignored_pixels_are_filled_where_asked_and_clear(prototypes):
+    fill = torch.tensor([[[True, True, False, True]]])
+    labels = [255, 255, 255, 1]
+    vectors = [NEAR_1, BETWEEN, NEAR_1, NEAR_1]
+    assert correct(prototypes, labels, vectors, fill=fill, margin=0.2) == (
+        [1, 255, 255, 1],
+        [True, False, False, False],
+    )
+    # the ignored pixel nearest to a tissue that is absent takes the nearest of those present
+    assert correct(prototypes, [255], [NEAR_2], fill=torch.ones(1, 1, 1, dtype=torch.bool), margin=0.1)[0] == [0]
+
+
+def test_with_one_tissue_present_all_is_filled(prototypes):
+    labels, fill = torch.full((1, 1, 2), 255), torch.ones(1, 1, 2, dtype=torch.bool)
+    alone = torch.tensor([[1, 0, 0, 0]])
+    new, changed = correct_labels(labels, torch.zeros(1, 1, 2), pixels(NEAR_1, NEAR_2), prototypes, alone, fill=fill)
+    assert new.flatten().tolist() == [0, 0] and bool(changed.all())
+    nothing, _ = correct_labels(
+        labels, torch.zeros(1, 1, 2), pixels(NEAR_1, NEAR_2), prototypes, torch.tensor([[0, 0, 0, 1]]), fill=fill
+    )
+    assert nothing.flatten().tolist() == [255, 255]

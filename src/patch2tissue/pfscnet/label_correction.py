@@ -28,8 +28,9 @@ def correct_labels(
     mode: Literal["relabel", "ignore"] = "relabel",
     margin: float = 0.2,
     confidence_below: float = 0.5,
+    fill: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Relabel or ignore pixels whose pseudo label the prototypes contradict.
+    """Relabel or ignore pixels whose pseudo label the prototypes contradict, and label ignored ones if asked.
 
     Args:
         labels: [B, H, W] integer pseudo labels, 0..K-1 or 255 (stays 255).
@@ -40,6 +41,8 @@ def correct_labels(
         mode: give the pixel the nearest tissue, or 255.
         margin: least lead of the nearest tissue over the label's own, in cosine.
         confidence_below: only labels with less confidence are touched.
+        fill: [B, H, W] bool, ignored pixels (255) that get the nearest present tissue where it leads the second
+            nearest by the margin; None for none. With one tissue present there is no second, and all are filled.
 
     Returns:
         The new labels (a copy, same dtype) and the mask [B, H, W] (bool) of changed pixels.
@@ -76,4 +79,17 @@ def correct_labels(
         & (confidence < confidence_below)
     )
     replacement = nearest if mode == "relabel" else torch.full_like(nearest, IGNORE_INDEX)
-    return torch.where(changed, replacement.to(labels.dtype), labels), changed
+    result = torch.where(changed, replacement.to(labels.dtype), labels)
+    if fill is not None:
+        leads = _lead(similarity.masked_fill(~possible[:, :, None, None], -torch.inf)) >= margin
+        filled = ~labelled & fill.to(labels.device) & leads
+        result, changed = torch.where(filled, nearest.to(labels.dtype), result), changed | filled
+    return result, changed
+
+
+def _lead(similarity: Tensor) -> Tensor:
+    """Lead of the best over the second of K values [B, K, H, W]; infinite over an absent one, -inf if all are."""
+    if similarity.shape[1] == 1:
+        return torch.where(similarity[:, 0].isinf(), -torch.inf, torch.inf)
+    best, second = similarity.topk(2, dim=1).values.unbind(1)
+    return torch.where(best.isinf(), -torch.inf, best - second)

@@ -99,7 +99,7 @@ class PFSCNetStage(Stage):
         contrasting = started and self.config.contrast.weight > 0
         used = target
         if contrasting and confidence is not None and epoch >= self.correction_start:
-            used = self._corrected(output.embedding, target, confidence, batch["labels"])
+            used = self._corrected(output.embedding, target, confidence, batch)
         losses["loss_ce"] = self._cross_entropy(output.logits, used, confidence)
         loss = losses["loss_ce"]
         if started and self.config.dense_energy.weight > 0:
@@ -141,7 +141,7 @@ class PFSCNetStage(Stage):
         return (each * weights).sum() / weights.sum().clamp(min=1.0)
 
     @torch.no_grad()
-    def _corrected(self, embedding: Tensor, target: Tensor, confidence: Tensor, labels: Tensor) -> Tensor:
+    def _corrected(self, embedding: Tensor, target: Tensor, confidence: Tensor, batch: Batch) -> Tensor:
         correction = self.config.correction
         if correction.mode == "off":
             return target
@@ -150,13 +150,15 @@ class PFSCNetStage(Stage):
             confidence,
             embedding.detach(),
             self.contrast.prototypes,
-            labels,
+            batch["labels"],
             mode=correction.mode,
             margin=correction.margin,
             confidence_below=correction.confidence,
+            fill=batch["inside"] > 0 if correction.fill else None,
         )
-        self.counts["changed"] += int(changed.sum())
-        self.counts["labelled"] += int((target != IGNORE_INDEX).sum())
+        labelled = target != IGNORE_INDEX
+        self.counts["changed"] += int((changed & labelled).sum())
+        self.counts["labelled"] += int(labelled.sum())
         return corrected
 
     def move_to(self, device: torch.device) -> None:
