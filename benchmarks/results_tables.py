@@ -1,6 +1,6 @@
-"""Figures of docs/results.md: trains and scores recipes, one seed each, and gathers their scores.
+"""The demo's table of docs/results.md: trains and scores its recipe, one seed, and gathers the scores.
 
-    python benchmarks/results_tables.py [--recipes demo glas …] [--no-train]
+    python benchmarks/results_tables.py [--no-train]
 
 A run that is there already is not trained again, so an interrupted call goes on where it was. Writes
 benchmarks/results/results_tables.json, and prints the tables in Markdown.
@@ -24,7 +24,7 @@ from patch2tissue.pipeline import run_training
 from patch2tissue.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = ("demo", "glas", "glas-pretrained", "luad-regions", "luad-regions-pretrained")
+RECIPES = ("demo",)
 ROWS = {
     ("pseudo_labels", "cam"): "pseudo labels, plain CAM, last epoch",
     ("pseudo_labels", "grad_cam"): "pseudo labels, Grad-CAM, last epoch",
@@ -66,13 +66,11 @@ def markdown(scores: dict[str, Any]) -> str:
 def main() -> None:
     """Train what is missing, score, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES, help="which recipes")
     parser.add_argument("--no-train", action="store_true", help="only runs that are there")
     chosen = parser.parse_args()
     target = ROOT / "benchmarks" / "results" / "results_tables.json"
-    old = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
-    figures: dict[str, Any] = dict(old.get("figures", {}))
-    for name in chosen.recipes:
+    figures: dict[str, Any] = {}
+    for name in RECIPES:
         config = load_config(ROOT / "configs" / f"{name}.yaml")
         run = RunFolder(Path(config.output))
         if not chosen.no_train:
