@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.rows import ROWS
+from patch2tissue.evaluation.boundaries import boundary_f_scores
 from patch2tissue.evaluation.scores import scores_from_counts
 
 METRICS = ("miou", "fwiou", "acc", "dice", "boundary_f_2px", "boundary_f_5px")
@@ -75,17 +76,6 @@ def difference(results: Results, row: str, base: str, metric: str = "miou") -> d
     return {"points": mean(each), "worst_seed": min(each), "per_seed": dict(zip(map(str, seeds), each, strict=True))}
 
 
-def boundary_f(counts: np.ndarray) -> np.ndarray:
-    """Boundary F-score of counts [..., K, 4], mean over tissues with a boundary; as `BoundaryCounts.scores`."""
-    hit_found, found, hit_wanted, wanted = np.moveaxis(counts.astype(np.float64), -1, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(found > 0, hit_found / found, 0.0)
-        recall = np.where(wanted > 0, hit_wanted / wanted, 0.0)
-        each = np.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
-        there = found + wanted > 0
-        return np.asarray(np.where(there, each, 0.0).sum(axis=-1) / there.sum(axis=-1))
-
-
 def gain_intervals(
     row: Sequence[Counts], base: Sequence[Counts], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
@@ -111,7 +101,7 @@ def gain_intervals(
         confusion = [_summed(drawn, counts["confusion"]) for counts in (ours, theirs)]
         edges = [_summed(drawn, counts["boundary"][:, 0]) for counts in (ours, theirs)]
         gains["miou"].append(scores_from_counts(confusion[0])["miou"] - scores_from_counts(confusion[1])["miou"])
-        gains["boundary_f_2px"].append(boundary_f(edges[0]) - boundary_f(edges[1]))
+        gains["boundary_f_2px"].append(boundary_f_scores(edges[0]) - boundary_f_scores(edges[1]))
     result = {}
     for metric, each in gains.items():
         average = 100 * np.mean(each, axis=0)

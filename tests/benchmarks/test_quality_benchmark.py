@@ -12,7 +12,7 @@ import pytest
 import yaml
 from benchmarks.quality import cells, recipes, runner, tables, workshop
 from benchmarks.quality.cells import Cell, Places, apart
-from benchmarks.quality.figures import boundary_f, difference, gain_intervals, rank, set_figures, share, table
+from benchmarks.quality.figures import difference, gain_intervals, rank, set_figures, share, table
 from benchmarks.quality.recipes import ENCODERS, SETS, load_recipe, merged
 from benchmarks.quality.rows import BY_NAME, ROWS
 from benchmarks.quality.settings import VERSIONS, cell_settings, flat, label_settings, network_settings, same_settings
@@ -332,16 +332,6 @@ def random_counts(seed: int, images: int = 6) -> dict[str, np.ndarray]:
         confusion.append(matrix.counts)
         boundary.append(edges.counts)
     return {"confusion": np.stack(confusion), "boundary": np.stack(boundary)}
-
-
-def test_boundary_score_of_counts_is_that_of_the_package() -> None:
-    counts = random_counts(0)["boundary"].sum(axis=0)
-    edges = BoundaryCounts(3)
-    edges.counts = counts
-    assert float(boundary_f(counts[0])) == pytest.approx(edges.scores()["boundary_f_2px"])
-    stacked = np.stack([counts[0], counts[1]])
-    expected = [edges.scores()["boundary_f_2px"], edges.scores()["boundary_f_5px"]]
-    assert boundary_f(stacked) == pytest.approx(expected)
 
 
 def test_interval_of_a_gain_against_a_plain_loop() -> None:
