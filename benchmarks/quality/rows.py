@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from patch2tissue.peers.mlps import GATE
+
 Kind = Literal["stage1", "stage2", "ceiling", "peer", "beyond"]
 """`stage1` rows are pseudo labels, scored on the masks of train; the others are networks, scored on the test images."""
 
@@ -74,6 +76,9 @@ ROWS = (
     Row("accumulated_mean", "+ accumulation, mean", "stage1", "accumulated_mean"),
     Row("accumulated_ema", "+ accumulation, ema", "stage1", "accumulated_ema"),
     Row("pseudo_labels", "accumulated ⊕ test-time maps (handed to stage 2)", "stage1", "pseudo_labels"),
+    # stage 1 of what the field knows
+    Row("seam", "SEAM (equivariant attention)", "stage1", "seam"),
+    Row("mlps_labels", "MLPS, deep layer", "stage1", "mlps_deep"),
     # stage 2, all from the same pseudo labels
     Row("cross_entropy", "cross-entropy", "stage2", "pseudo_labels", changes=_PLAIN, counts=True),
     Row(
@@ -106,6 +111,16 @@ ROWS = (
     # what the field knows, our own implementations
     Row("cam_pipeline", "cross-entropy on CAM labels", "peer", "cam", changes=_PLAIN),
     Row("oeem", "online easy example mining (OEEM)", "peer", "pseudo_labels", trainer="oeem", changes=_PLAIN),
+    Row("seam_pipeline", "cross-entropy on SEAM labels", "peer", "seam", changes=_PLAIN),
+    Row(
+        "mlps",
+        "multi-layer pseudo-supervision (MLPS)",
+        "peer",
+        "mlps",
+        trainer="mlps",
+        # its classifier takes the place of the run's CRAANet, as its authors do
+        changes=_PLAIN | {"inference": {"gate": GATE}},
+    ),
     # beyond the paper: mosaics alone, then the full method with one thing changed, which recipes/rows.yaml says
     Row("mosaic", "cross-entropy + mosaics", "beyond", "pseudo_labels", changes=_losses(mosaic=True), counts=True),
     Row("second_round", "full method, second round (twice the steps)", "beyond", "pseudo_labels"),

@@ -30,6 +30,9 @@ _ELSEWHERE = {"output", "seed", "data", "craanet", "pseudo_labels", "pfscnet", "
 _BESIDE_TRAINING = ("path", "cache", "test_path")
 """Fields of `data` that say where, not what; the pictures themselves are told by `source`."""
 
+_PEERS = {"seam": "seam", "mlps": "mlps", "mlps_deep": "mlps"}
+"""Labels that a peer's own classifier gives, and the peer's name in `VERSIONS`."""
+
 _FROM_ATTENTION = ("grad_cam", "residual_attention", "accumulated_max", "accumulated_mean", "accumulated_ema")
 
 
@@ -99,11 +102,26 @@ def stage1_settings(config: RunConfig, patches: int | None = None, *, plain_cam:
         patches: how many training patches are used, None for all.
         plain_cam: of the classifier of plain CAM, which has no attention and no memory.
     """
+    return _classifier(config, patches, attention=not plain_cam) | _version("craanet")
+
+
+def peer_stage1_settings(config: RunConfig, labels: str, patches: int | None = None) -> Settings:
+    """What a peer's trained classifier depends on: it is that of plain CAM, trained otherwise.
+
+    Args:
+        config: the resolved recipe.
+        labels: `seam`, `mlps` or `mlps_deep`, the labels that it gives.
+        patches: how many training patches are used, None for all.
+    """
+    return _classifier(config, patches, attention=False) | _version(_PEERS[labels])
+
+
+def _classifier(config: RunConfig, patches: int | None, *, attention: bool) -> Settings:
     craanet = config.craanet.model_dump(mode="json")
-    if plain_cam:
+    if not attention:
         for name in ("accumulation", "heads", "temperatures", "residual_weight"):
             craanet.pop(name)
-    return _common(config, patches) | flat({"craanet": craanet}) | _version("craanet")
+    return _common(config, patches) | flat({"craanet": craanet})
 
 
 def label_settings(config: RunConfig, labels: str, patches: int | None = None) -> Settings:
@@ -112,6 +130,10 @@ def label_settings(config: RunConfig, labels: str, patches: int | None = None) -
         return {"kind": "masks"}
     if labels == "cam":
         return {"kind": "cam"} | stage1_settings(config, patches, plain_cam=True) | _version("cam")
+    if labels in _PEERS:
+        views = config.pseudo_labels.model_dump(mode="json", include={"scales", "symmetries"})
+        settings = {"kind": labels} | peer_stage1_settings(config, labels, patches)
+        return settings | (flat({"pseudo_labels": views}) if labels == "seam" else {})
     settings = {"kind": labels} | stage1_settings(config, patches) | _version(labels)
     if labels not in _FROM_ATTENTION:
         settings |= flat({"pseudo_labels": config.model_dump(mode="json")["pseudo_labels"]})
@@ -131,6 +153,11 @@ def network_settings(config: RunConfig, row: Row, patches: int | None = None) ->
         section = pfscnet.get(name)
         if isinstance(section, dict) and section.get(off[0]) == off[1]:
             pfscnet[name] = {off[0]: off[1]}
+    if row.labels in _PEERS:
+        # nor do they have a confidence; older rows keep what they do not use, or their results would be outdated
+        del pfscnet["confidence_weighting"]
+        if not any(pfscnet[name]["weight"] for name in ("dense_energy", "contrast", "consistency")):
+            del pfscnet["losses_start"]
     settings = {"trainer": row.trainer} | _common(config, patches) | flat({"pfscnet": pfscnet}) | _version(row.trainer)
     settings |= {f"labels.{name}": value for name, value in label_settings(config, row.labels, patches).items()}
     if row.labels == "masks" and config.pfscnet.init == "craanet":
