@@ -187,8 +187,9 @@ class PFSCNetConfig(OptimiserConfig):
     contrast: PixelContrastConfig = Field(default_factory=PixelContrastConfig, description="pixel clustering")
     correction: LabelCorrectionConfig = Field(default_factory=LabelCorrectionConfig, description="label correction")
     consistency: ConsistencyConfig = Field(default_factory=ConsistencyConfig, description="mean teacher")
-    mosaic: float = Field(
-        0.0, ge=0, le=1, description="chance that a patch of one tissue is joined with another such patch of the batch"
+    mosaic: float = Field(0.0, ge=0, le=1, description="chance that a patch is joined with another one of the batch")
+    mosaic_of: Literal["one_tissue", "any"] = Field(
+        "one_tissue", description="patches joined: those of one tissue, or all whose tissues occur together in a label"
     )
     losses_start: float = Field(0.2, ge=0, lt=1, description="share of the epochs with cross-entropy alone")
     confidence_weighting: bool = Field(False, description="weigh cross-entropy by the pseudo label's confidence")

@@ -1,4 +1,4 @@
-"""Mosaics of patches of one tissue: exact labels, nothing invented, patches of several tissues untouched."""
+"""Mosaics: each pixel keeps its label, tissues come together only as labels say, nothing else is touched."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patch2tissue.pfscnet.mosaic import make_mosaics, smooth_regions
+from patch2tissue.pfscnet.mosaic import LabelSets, make_mosaics, smooth_regions
 
 
 def batch_of(labels: list[list[int]], side: int = 24) -> tuple[torch.Tensor, ...]:
@@ -59,3 +59,39 @@ def test_regions_take_the_share_they_are_said_to_and_have_smooth_outlines() -> N
     assert 0.29 < shares.min() < 0.35 and 0.65 < shares.max() < 0.71
     edges = (regions[:, 1:] != regions[:, :-1]).float().mean()
     assert edges < 0.04  # noise without smoothing would have about a half
+
+
+@given(seed=st.integers(0, 10_000), kinds=st.lists(st.sampled_from([0, 1, 2, 3]), min_size=1, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_any_patches_are_joined_only_if_their_tissues_together_are_a_label(seed: int, kinds: list[int]) -> None:
+    every = [[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]]  # the third tissue never lies beside another one
+    labels = [every[kind] for kind in kinds]
+    images, target, present, inside = batch_of(labels)
+    confidence = images[:, 0] * 0.5
+    torch.manual_seed(seed)
+    known = LabelSets(torch.tensor(every))
+    result = make_mosaics(images, target, present, inside, 1.0, label_sets=known, confidence=confidence)
+    source = (result.images[:, 0] * 100).round().long()
+    rows = torch.arange(target.shape[1])[:, None]
+    columns = torch.arange(target.shape[2])
+    assert torch.equal(result.target, target[source, rows, columns])
+    assert result.confidence is not None and torch.allclose(result.confidence, result.images[:, 0] * 0.5)
+    for i in range(len(labels)):
+        assert result.labels[i].long().tolist() in every
+        possible = any(
+            j != i and torch.maximum(present[i], present[j]).long().tolist() in every for j in range(len(labels))
+        )
+        assert bool(result.changed[i]) == possible == (len(source[i].unique()) == 2)
+
+
+def test_partners_are_drawn_as_often_as_their_tissues_occur_together() -> None:
+    labels = torch.tensor([[1, 0], [0, 1], [1, 0]])
+    known = LabelSets(torch.tensor([[1, 0]] * 6 + [[1, 1]] * 2 + [[0, 1]]))
+    assert known.of_unions(labels).tolist() == [[6, 2, 6], [2, 1, 2], [6, 2, 6]]
+    images, target, present, inside = batch_of(labels.tolist())
+    torch.manual_seed(0)
+    partners = [
+        make_mosaics(images, target, present, inside, 1.0, label_sets=known).labels[0].sum().item() for _ in range(400)
+    ]
+    # the first joins the second with chance 2 in 8, the third with 6 in 8
+    assert 0.18 < partners.count(2.0) / 400 < 0.32

@@ -1,10 +1,13 @@
-"""Mosaics of patches that hold one tissue: edges that are known exactly, from patch labels alone [our reading].
+"""Mosaics: two patches laid into each other along a random smooth line, as one training picture [our reading].
 
-Where a patch's label names one tissue, every pixel is known. Two such patches laid into each other along a random
-smooth line give a picture whose tissue map is exact up to the last pixel, the edge included, which no attention map
-is. Composing pictures of known content is old (CutMix, Yun et al., ICCV 2019; mosaics of gland patches in OEEM, Li et
-al., MICCAI 2022 [published]); here the seam is irregular, and patches of the same tissue are joined too, so that a seam
-alone is no sign of another tissue.
+A pseudo label is least sure at an edge, and what a network learns there is blunt. The line of a mosaic is an edge that
+is known to the pixel. Where a patch's label names one tissue, every pixel of it is known too, so that two such patches
+give a tissue map that is exact everywhere, from patch labels alone. Patches of several tissues bring their pseudo
+labels, ignored pixels included; most edges a network then sees are still exact ones.
+
+Composing pictures of known content is old (CutMix, Yun et al., ICCV 2019; mosaics of gland patches in OEEM, Li et al.,
+MICCAI 2022 [published]); here the line is irregular, patches of the same tissue are joined too, so that a line alone is
+no sign of another tissue, and tissues are put side by side only as some patch's label says that they are.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ class Mosaic(NamedTuple):
         labels: float [B, K], tissues of each picture now.
         inside: [B, S, S], pixels that belong to the picture.
         changed: bool [B].
+        confidence: [B, S, S] of the targets, None if none was given.
     """
 
     images: Tensor
@@ -37,6 +41,7 @@ class Mosaic(NamedTuple):
     labels: Tensor
     inside: Tensor
     changed: Tensor
+    confidence: Tensor | None = None
 
 
 def smooth_regions(count: int, side: int, device: torch.device | str = "cpu") -> Tensor:
@@ -57,36 +62,91 @@ def smooth_regions(count: int, side: int, device: torch.device | str = "cpu") ->
     return (heights > least[:, :, None]).to(device)
 
 
+class LabelSets:
+    """How often each combination of tissues occurs among the labels of patches.
+
+    Args:
+        labels: [N, K] 0 or 1, labels of all training patches; K at most 62.
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        self.codes, self.counts = self._code(labels).unique(return_counts=True)
+
+    @staticmethod
+    def _code(labels: Tensor) -> Tensor:
+        """Labels [N, K] as numbers whose bits are the tissues, long [N]."""
+        return (labels.detach().cpu() > 0).long() @ (1 << torch.arange(labels.shape[1]))
+
+    def of_unions(self, labels: Tensor) -> Tensor:
+        """How often the tissues of two patches together are a label: [B, K] → float [B, B], 0 for never.
+
+        >>> LabelSets(torch.tensor([[1, 0], [1, 0], [0, 1]])).of_unions(torch.tensor([[1, 0], [0, 1]]))
+        tensor([[2., 0.],
+                [0., 1.]])
+        """
+        codes = self._code(labels)
+        unions = codes[:, None] | codes[None]
+        return ((unions[..., None] == self.codes) * self.counts).sum(dim=-1).float()
+
+
 @torch.no_grad()
-def make_mosaics(images: Tensor, target: Tensor, labels: Tensor, inside: Tensor, share: float) -> Mosaic:
-    """Replace patches of one tissue by mosaics of two of them.
+def make_mosaics(
+    images: Tensor,
+    target: Tensor,
+    labels: Tensor,
+    inside: Tensor,
+    share: float,
+    *,
+    label_sets: LabelSets | None = None,
+    confidence: Tensor | None = None,
+) -> Mosaic:
+    """Replace patches by mosaics of two of them.
 
     Args:
         images: float RGB [B, 3, S, S].
         target: long [B, S, S], 0..K-1 or 255.
         labels: [B, K], 1 for each tissue present.
         inside: [B, S, S], 1 (or True) where a pixel belongs to the picture.
-        share: chance, in 0..1, that a patch of one tissue becomes a mosaic with another one of the batch.
+        share: chance, in 0..1, that a patch becomes a mosaic with another one of the batch.
+        label_sets: join any patches whose tissues together are a label that occurs, drawn as often as it occurs; None:
+            join patches of one tissue with such patches, and leave those of several as they are.
+        confidence: [B, S, S] of the targets; goes along with its pixels.
 
     Returns:
-        The batch; new tensors, the given ones stay as they are. Patches of several tissues are never touched.
+        The batch; new tensors, the given ones stay as they are.
     """
-    changed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    single = (labels.sum(dim=1) == 1).nonzero().flatten()
-    if len(single) < 2 or share == 0:
-        return Mosaic(images, target, labels, inside, changed)
-    partner = single[torch.randperm(len(single)).to(single.device)]
-    takes_part = (torch.rand(len(single)).to(single.device) < share) & (partner != single)
-    own, other = single[takes_part], partner[takes_part]
-    stays = smooth_regions(len(single), images.shape[-1], images.device)[takes_part]
-    images, target, labels, inside = images.clone(), target.clone(), labels.clone(), inside.clone()
-    exact = torch.where(target == IGNORE_INDEX, IGNORE_INDEX, labels.argmax(dim=1)[:, None, None])
-    # everything is read before anything is written: a patch may be a partner and a mosaic at once
-    pictures, maps = (
-        torch.where(stays[:, None], images[own], images[other]),
-        torch.where(stays, exact[own], exact[other]),
+    count = len(images)
+    tissues = labels.sum(dim=1)
+    takes_part = torch.rand(count) < share
+    if label_sets is None:
+        takes_part &= (tissues == 1).cpu()
+        chances = (tissues == 1).cpu().float().expand(count, count).clone()
+    else:
+        chances = label_sets.of_unions(labels)
+    chances.fill_diagonal_(0)
+    takes_part &= chances.sum(dim=1) > 0
+    own = takes_part.nonzero().flatten()
+    if not len(own):
+        return Mosaic(images, target, labels, inside, takes_part.to(images.device), confidence)
+    other = torch.multinomial(chances[own], 1).flatten().to(images.device)
+    own = own.to(images.device)
+    stays = smooth_regions(len(own), images.shape[-1], images.device)
+    exact = torch.where(
+        ((tissues == 1)[:, None, None]) & (target != IGNORE_INDEX), labels.argmax(dim=1)[:, None, None], target
     )
-    present, within = torch.maximum(labels[own], labels[other]), torch.where(stays, inside[own], inside[other])
-    images[own], target[own], labels[own], inside[own] = pictures, maps, present, within
-    changed[own] = True
-    return Mosaic(images, target, labels, inside, changed)
+
+    def joined(values: Tensor, stays: Tensor = stays) -> Tensor:
+        result = values.clone()
+        result[own] = torch.where(stays, values[own], values[other])
+        return result
+
+    present = labels.clone()
+    present[own] = torch.maximum(labels[own], labels[other])
+    return Mosaic(
+        joined(images, stays[:, None]),
+        torch.where(takes_part.to(images.device)[:, None, None], joined(exact), target),
+        present,
+        joined(inside),
+        takes_part.to(images.device),
+        None if confidence is None else joined(confidence),
+    )

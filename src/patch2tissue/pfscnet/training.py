@@ -24,7 +24,7 @@ from patch2tissue.errors import ConfigError
 from patch2tissue.pfscnet.consistency import consistency_loss
 from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, soft_filter
 from patch2tissue.pfscnet.label_correction import correct_labels
-from patch2tissue.pfscnet.mosaic import make_mosaics
+from patch2tissue.pfscnet.mosaic import LabelSets, make_mosaics
 from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
 from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss, labels_on_grid
 from patch2tissue.tissues import IGNORE_INDEX
@@ -45,6 +45,9 @@ class PFSCNetStage(Stage):
         tissues: number of tissues K.
         validate: scores a network after every epoch; if given, the weights with the highest score are kept. This is
             the explicit option `selection: validation_masks`, and is extra supervision.
+
+    Attributes:
+        label_sets: labels of the training patches, for mosaics of any patches; None: mosaics of one-tissue patches.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class PFSCNetStage(Stage):
         self.validate = validate
         self.best = -1.0
         self.best_weights: dict[str, Tensor] | None = None
+        self.label_sets: LabelSets | None = None
         self.energy = dense_energy_loss(config.dense_energy)
         contrast = config.contrast
         self.contrast = PixelContrastLoss(
@@ -88,9 +92,19 @@ class PFSCNetStage(Stage):
         """One step: cross-entropy, and after the warm-up dense energy, contrast and correction."""
         target = batch["target"].long()
         if self.config.mosaic > 0:
-            mosaic = make_mosaics(images, target, batch["labels"], batch["inside"], self.config.mosaic)
+            mosaic = make_mosaics(
+                images,
+                target,
+                batch["labels"],
+                batch["inside"],
+                self.config.mosaic,
+                label_sets=self.label_sets,
+                confidence=batch.get("confidence"),
+            )
             images = mosaic.images.contiguous(memory_format=torch.channels_last)
             target, batch = mosaic.target, batch | {"labels": mosaic.labels, "inside": mosaic.inside}
+            if mosaic.confidence is not None:
+                batch = batch | {"confidence": mosaic.confidence}
         output = self.network(images)
         confidence = batch["confidence"].float() / 255.0 if "confidence" in batch else None
         probabilities = torch.softmax(output.logits, dim=1)
@@ -292,6 +306,8 @@ def train_pfscnet(
     )
     loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
     stage = stage_type(network, settings, title, len(tissues), validate)
+    if settings.mosaic_of == "any":
+        stage.label_sets = LabelSets(torch.tensor([patch.labels for patch in patches]))
     fit(stage, loader, settings, folder, seed=config.seed + 1, hardware=config.hardware)
 
 
