@@ -86,7 +86,8 @@ class LabelSets:
         """
         codes = self._code(labels)
         unions = codes[:, None] | codes[None]
-        return ((unions[..., None] == self.codes) * self.counts).sum(dim=-1).float()
+        counts: Tensor = (unions[..., None] == self.codes) * self.counts
+        return counts.sum(dim=-1).float()
 
 
 @torch.no_grad()
