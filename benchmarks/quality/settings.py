@@ -153,6 +153,8 @@ def network_settings(config: RunConfig, row: Row, patches: int | None = None) ->
         section = pfscnet.get(name)
         if isinstance(section, dict) and section.get(off[0]) == off[1]:
             pfscnet[name] = {off[0]: off[1]}
+    if pfscnet["mosaic"] == 0:
+        del pfscnet["mosaic_of"]
     if row.labels in _PEERS:
         # nor do they have a confidence; older rows keep what they do not use, or their results would be outdated
         del pfscnet["confidence_weighting"]
