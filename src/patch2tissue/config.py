@@ -99,6 +99,9 @@ class CRAANetConfig(OptimiserConfig):
         None, description="one temperature per head instead of the published set; .inf is the maximum"
     )
     residual_weight: float = Field(0.3, ge=0, description="weight λ of the attention term; 0 leaves plain averaging")
+    attention_stages: int = Field(
+        1, ge=1, description="feature maps of the encoder, counted from the deepest, that classify and give attention"
+    )
     accumulation: AccumulationConfig = Field(default_factory=AccumulationConfig, description="attention accumulation")
 
 

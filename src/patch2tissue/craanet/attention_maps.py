@@ -43,6 +43,8 @@ def attention_maps(scores: Tensor, labels: Tensor, form: MapForm = "softmax") ->
 def grad_cam(network: CRAANet, images: Tensor, stage: int = -1) -> Tensor:
     """Grad-CAM scores: features weighed by the mean gradient of each tissue's logit (Selvaraju et al., ICCV 2017).
 
+    The logit is that of the deepest feature map, however many stages give attention.
+
     Args:
         network: a classifier.
         images: float RGB in 0..1, [B, 3, H, W].

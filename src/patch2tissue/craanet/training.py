@@ -58,8 +58,7 @@ class CRAANetStage(Stage):
         labels = torch.tensor([patch.labels for patch in patches])
         self.tissues = labels.shape[1]
         if memory_folder is not None:
-            stride = network.encoder.output_stride
-            grid = -(-side // stride)
+            grid = -(-side // network.attention_stride)
             shape = (len(patches), self.tissues, grid, grid)
             self.memory = _empty_memory(memory_folder, shape, config.accumulation)
             self.beside = {
@@ -168,7 +167,8 @@ def train_craanet(
         patches: labelled training patches.
         folder: stage folder; gets weights, `attention_memory/`, `attention_history.npz`, `metrics.csv`.
         side: canvas side in pixels, see `canvas_size`.
-        plain_cam: train the baseline instead: average pooling, no accumulation, all else equal.
+        plain_cam: train the baseline instead: average pooling of the deepest feature map, no accumulation, all else
+            equal.
         beside: further attention memories, see `CRAANetStage`; training does not change by them.
 
     Raises:
@@ -180,7 +180,8 @@ def train_craanet(
     tissues = config.tissue_set()
     settings = config.craanet
     if plain_cam:
-        settings = settings.model_copy(update={"heads": 1, "temperatures": None, "residual_weight": 0.0})
+        plain = {"heads": 1, "temperatures": None, "residual_weight": 0.0, "attention_stages": 1}
+        settings = settings.model_copy(update=plain)
     dataset = TrainingPatches(
         patches,
         tissues,
