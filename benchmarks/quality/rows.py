@@ -47,7 +47,7 @@ class Row:
 
 
 def _losses(
-    *, energy: bool = False, contrast: bool = False, correction: bool = False, mosaic: bool = False
+    *, energy: bool = False, contrast: bool = False, correction: bool = False, mosaic: bool = True
 ) -> dict[str, Any]:
     """Switch off what is not named, in PFSCNet; weights of what stays on are the recipe's."""
     changes: dict[str, Any] = {}
@@ -65,7 +65,7 @@ def _losses(
     return {"pfscnet": changes}
 
 
-_PLAIN = _losses()
+_PLAIN = _losses(mosaic=False)
 
 ROWS = (
     # stage 1: pseudo labels
@@ -79,8 +79,10 @@ ROWS = (
     # stage 1 of what the field knows
     Row("seam", "SEAM (equivariant attention)", "stage1", "seam"),
     Row("mlps_labels", "MLPS, deep layer", "stage1", "mlps_deep"),
-    # stage 2, all from the same pseudo labels
-    Row("cross_entropy", "cross-entropy", "stage2", "pseudo_labels", changes=_PLAIN, counts=True),
+    # stage 2, all from the same pseudo labels; mosaics are a part of how patches are augmented, so they are in all rows
+    # of it but one
+    Row("cross_entropy", "cross-entropy", "stage2", "pseudo_labels", changes=_losses(), counts=True),
+    Row("no_mosaics", "cross-entropy without mosaics", "stage2", "pseudo_labels", changes=_PLAIN, counts=True),
     Row(
         "all_losses",
         "+ both losses",
@@ -121,12 +123,18 @@ ROWS = (
         # its classifier takes the place of the run's CRAANet, as its authors do
         changes=_PLAIN | {"inference": {"gate": GATE}},
     ),
-    # beyond the paper: mosaics alone, then the full method with one thing changed, which recipes/rows.yaml says
-    Row("mosaic", "cross-entropy + mosaics", "beyond", "pseudo_labels", changes=_losses(mosaic=True), counts=True),
+    # beyond the paper: the full method with one thing changed, which recipes/rows.yaml says
     Row("second_round", "full method, second round (twice the steps)", "beyond", "pseudo_labels"),
     Row("mean_teacher", "full method + mean teacher", "beyond", "pseudo_labels"),
     Row("hed_augmentation_off", "full method without stain augmentation", "beyond", "pseudo_labels"),
     Row("hed_augmentation_on", "full method with stain augmentation", "beyond", "pseudo_labels"),
+    Row(
+        "multi_stage_labels",
+        "accumulated ⊕ test-time maps, attention of two stages",
+        "stage1",
+        "pseudo_labels",
+    ),
+    Row("multi_stage_attention", "full method, attention of two stages", "beyond", "pseudo_labels"),
 )
 """All rows, in the order of work: a table that is half done should show the method before its peers."""
 
