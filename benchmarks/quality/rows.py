@@ -128,12 +128,7 @@ ROWS = (
     Row("mean_teacher", "full method + mean teacher", "beyond", "pseudo_labels"),
     Row("hed_augmentation_off", "full method without stain augmentation", "beyond", "pseudo_labels"),
     Row("hed_augmentation_on", "full method with stain augmentation", "beyond", "pseudo_labels"),
-    Row(
-        "multi_stage_labels",
-        "accumulated ⊕ test-time maps, attention of two stages",
-        "stage1",
-        "pseudo_labels",
-    ),
+    Row("multi_stage_labels", "accumulated ⊕ test-time maps, attention of two stages", "stage1", "pseudo_labels"),
     Row("multi_stage_attention", "full method, attention of two stages", "beyond", "pseudo_labels"),
 )
 """All rows, in the order of work: a table that is half done should show the method before its peers."""

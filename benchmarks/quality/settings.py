@@ -119,7 +119,7 @@ def peer_stage1_settings(config: RunConfig, labels: str, patches: int | None = N
 def _classifier(config: RunConfig, patches: int | None, *, attention: bool) -> Settings:
     craanet = config.craanet.model_dump(mode="json")
     if not attention:
-        for name in ("accumulation", "heads", "temperatures", "residual_weight"):
+        for name in ("accumulation", "heads", "temperatures", "residual_weight", "attention_stages"):
             craanet.pop(name)
     return _common(config, patches) | flat({"craanet": craanet})
 
