@@ -39,6 +39,10 @@ ENERGY: dict[str, Any] = {"sigma_rgb": 15.0, "sigma_xy": 20.0, "grid": 56}
 
 RESAMPLES = 2000
 
+TRAINING_NOISE = 0.01
+"""Difference of `label_f1` or `absent_share` that two trainings of one setting may have: settings of the losses that
+hardly change a map moved `label_f1` by up to 0.009 in the first sweep. The bootstrap does not see it."""
+
 Measures = dict[str, Any]
 """Counts of one network on its held-out patches, see `measure`; plain values that JSON knows."""
 
@@ -171,15 +175,15 @@ def choose(candidates: Sequence[Criteria]) -> int:
 
     The one with the best `label_f1` sets the mark. Kept are those that are not behind it by more than noise, neither
     in `label_f1` nor in `absent_share`; noise is the standard deviation of the difference over bootstrap samples of
-    the same patients, slides or images (one-standard-error rule). Of these, the one with the least `edge_energy`; of
-    equals the first, which is what the recipe has. `energy` and `view_agreement` have no say.
+    the same patients, slides or images (one-standard-error rule), and at least `TRAINING_NOISE`. Of these, the one with
+    the least `edge_energy`; of equals the first, which is what the recipe has. `energy` and `view_agreement` have no
+    say.
     """
     mark = max(candidates, key=lambda candidate: candidate.values["label_f1"])
 
     def behind(candidate: Criteria, key: str, sign: int) -> bool:
         gap = sign * (mark.values[key] - candidate.values[key])
-        # the last digits of sums are no difference
-        return bool(gap > np.std(mark.draws[key] - candidate.draws[key]) + 1e-9)
+        return bool(gap > max(np.std(mark.draws[key] - candidate.draws[key]), TRAINING_NOISE))
 
     kept = [
         place
