@@ -80,6 +80,18 @@ class OptimiserConfig(_Section):
     gradient_clip: float = Field(5.0, ge=0, description="largest gradient norm; 0: no clipping")
 
 
+class PretrainingConfig(OptimiserConfig):
+    """Self-supervised pre-training of the encoder on the training patches, before stage 1; labels are not used."""
+
+    epochs: int = Field(50, ge=1, description="passes over the training patches")
+    batch_size: int = Field(64, ge=2, description="patches per step")
+    crop: int = Field(64, ge=32, description="side of a view in pixels")
+    least_scale: float = Field(0.4, gt=0, le=1, description="least side of a view's crop as a share of the patch's")
+    stain: float = Field(0.1, ge=0, le=0.5, description="spread of a view's stain shift in HED space")
+    brightness: float = Field(0.1, ge=0, le=0.5, description="spread of a view's brightness")
+    dimensions: int = Field(256, ge=8, description="size of the embedding in which views are compared")
+
+
 class AccumulationConfig(_Section):
     """Attention accumulation: overlaying the maps of the training epochs."""
 
@@ -252,6 +264,9 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0, description="seed of everything random in training")
     tissues: str | dict[str, Any] = Field(description="name of a tissue set, a YAML file, or the set itself")
     data: DataConfig = Field(description="the patches")
+    pretraining: PretrainingConfig | None = Field(
+        None, description="pre-train the encoder on the patches without labels; null: not at all"
+    )
     craanet: CRAANetConfig = Field(default_factory=CRAANetConfig, description="stage 1")
     pseudo_labels: PseudoLabelConfig = Field(default_factory=PseudoLabelConfig, description="between the stages")
     pfscnet: PFSCNetConfig = Field(default_factory=PFSCNetConfig, description="stage 2")
@@ -265,6 +280,16 @@ class RunConfig(_Section):
     @model_validator(mode="after")
     def _names_resolve(self) -> RunConfig:
         self.tissue_set()
+        return self
+
+    @model_validator(mode="after")
+    def _one_start(self) -> RunConfig:
+        encoder = self.craanet.encoder
+        if self.pretraining is not None and (encoder.pretrained or encoder.weights is not None):
+            raise ValueError(
+                "pretraining starts from random weights, but craanet.encoder names others: leave out either the "
+                "section pretraining, or encoder.pretrained and encoder.weights"
+            )
         return self
 
     def tissue_set(self) -> TissueSet:

@@ -31,6 +31,7 @@ from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.pfscnet.network import PFSCNet
 from patch2tissue.pfscnet.rounds import train_rounds
 from patch2tissue.pfscnet.training import train_pfscnet
+from patch2tissue.pretraining.training import pretrain_encoder, start_from
 from patch2tissue.progress import console
 from patch2tissue.pseudo_labels.generate import generate_cam_labels, generate_pseudo_labels
 from patch2tissue.run_folder import RunFolder
@@ -73,6 +74,8 @@ def run_training(
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
     side = canvas_size(patches, config.data.patch_size)
+    if config.pretraining is not None and {"craanet", "pfscnet"} & set(stages):
+        config = start_from(config, pretrain_encoder(config, patches, run.pretraining, side=side))
     if "craanet" in stages:
         train_craanet(config, patches, run.craanet, side=side)
         if config.comparisons.cam:
@@ -318,7 +321,7 @@ def collect_curves(run: RunFolder) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["stage", "epoch", "name", "value"])
     rounds = sorted(run.pfscnet.glob("round-*"))
-    folders = [run.craanet, run.pfscnet, *rounds, *sorted((run.path / "comparisons").glob("*"))]
+    folders = [run.pretraining, run.craanet, run.pfscnet, *rounds, *sorted((run.path / "comparisons").glob("*"))]
     for folder in folders:
         if (folder / "metrics.csv").is_file():
             rows = list(csv.reader(io.StringIO((folder / "metrics.csv").read_text(encoding="utf-8"))))[1:]

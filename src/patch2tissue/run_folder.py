@@ -29,6 +29,11 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
+    def pretraining(self) -> Path:
+        """Self-supervised pre-training, if it was asked for: `encoder.safetensors`, `metrics.csv`."""
+        return self.path / "pretraining"
+
+    @property
     def craanet(self) -> Path:
         """Stage 1: `weights.safetensors`, `attention_memory/`, `attention_history.npz`, `metrics.csv`."""
         return self.path / "craanet"
