@@ -130,6 +130,20 @@ ROWS = (
     Row("hed_augmentation_on", "full method with stain augmentation", "beyond", "pseudo_labels"),
     Row("multi_stage_labels", "accumulated ⊕ test-time maps, attention of two stages", "stage1", "pseudo_labels"),
     Row("multi_stage_attention", "full method, attention of two stages", "beyond", "pseudo_labels"),
+    Row(
+        "self_supervised_labels",
+        "accumulated ⊕ test-time maps, encoder pre-trained on the patches",
+        "stage1",
+        "pseudo_labels",
+        encoders=("random",),
+    ),
+    Row(
+        "self_supervised",
+        "full method, encoder pre-trained on the patches",
+        "beyond",
+        "pseudo_labels",
+        encoders=("random",),
+    ),
 )
 """All rows, in the order of work: a table that is half done should show the method before its peers."""
 

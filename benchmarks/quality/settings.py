@@ -105,6 +105,12 @@ def stage1_settings(config: RunConfig, patches: int | None = None, *, plain_cam:
     return _classifier(config, patches, attention=not plain_cam) | _version("craanet")
 
 
+def pretraining_settings(config: RunConfig, patches: int | None = None) -> Settings:
+    """What a pre-trained encoder depends on: its section, and the encoder of stage 1 but for its output stride."""
+    encoder = config.craanet.encoder.model_dump(mode="json", exclude={"output_stride"})
+    return _common(config, patches) | flat({"craanet": {"encoder": encoder}}) | _version("pretraining")
+
+
 def peer_stage1_settings(config: RunConfig, labels: str, patches: int | None = None) -> Settings:
     """What a peer's trained classifier depends on: it is that of plain CAM, trained otherwise.
 

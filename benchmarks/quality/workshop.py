@@ -23,6 +23,7 @@ from benchmarks.quality.settings import (
     digest,
     flat,
     network_settings,
+    pretraining_settings,
     same_settings,
     stage1_settings,
 )
@@ -37,6 +38,7 @@ from patch2tissue.evaluation.run_scores import test_patches
 from patch2tissue.pfscnet.network import load_pfscnet
 from patch2tissue.pfscnet.training import train_pfscnet
 from patch2tissue.pipeline import prepare_data, training_patches
+from patch2tissue.pretraining.training import WEIGHTS, pretrain_encoder, start_from
 from patch2tissue.pseudo_labels.second_round import generate_second_round
 from patch2tissue.run_folder import RunFolder
 
@@ -93,15 +95,27 @@ class Workshop:
         self.spent[record.parent] = float(plain["seconds"])
         return record.parent
 
+    def started(self) -> RunConfig:
+        """The recipe; if it has pre-training, with encoders that start from it."""
+        if self.config.pretraining is None:
+            return self.config
+
+        def make(folder: Path) -> None:
+            pretrain_encoder(self.config, self.patches, folder, side=self.side)
+
+        folder = self.artefact("pretraining", pretraining_settings(self.config, self.limit), make)
+        return start_from(self.config, folder / WEIGHTS)
+
     def craanet(self, *, plain_cam: bool = False) -> Path:
         """Folder of the trained classifier, with memories of every mode beside its own; or that of plain CAM."""
+        config = self.started()
         accumulation = self.config.craanet.accumulation
         beside = {folder: accumulation.model_copy(update={"mode": mode}) for mode, folder in MEMORIES.items()}
         return self.artefact(
             "cam_classifier" if plain_cam else "craanet",
             stage1_settings(self.config, self.limit, plain_cam=plain_cam),
             lambda folder: train_craanet(
-                self.config, self.patches, folder, side=self.side, plain_cam=plain_cam, beside=beside
+                config, self.patches, folder, side=self.side, plain_cam=plain_cam, beside=beside
             ),
         )
 
