@@ -247,7 +247,8 @@ def test_every_row_has_the_same_budget(name: str, encoder: str) -> None:
     reference = budget(BY_NAME["full_method"])
     assert reference["craanet.epochs"] > 1 and reference["pfscnet.batch_size"] > 1
     for row in ROWS:
-        assert budget(row) == reference, row.name
+        if row.encoders is None or encoder in row.encoders:
+            assert budget(row) == reference, row.name
 
 
 def test_work_goes_seed_by_seed_with_the_headline_first() -> None:
