@@ -140,6 +140,30 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         return {name: content[name] for name in ("confusion", "boundary")}
 
 
+def label_noise(results: Results, row: str = "pseudo_labels") -> dict[str, Any] | None:
+    """How wrong the labels are that stage 2 learns from: means over seeds, and the commonest mistakes.
+
+    Returns:
+        `labelled_share` of the pixels, `wrong_share` of those, and `mistakes`: `tissue`, `taken_for`, `share` of the
+        tissue's labelled pixels, the three largest; None without a result.
+    """
+    noises = [cell["label_noise"] for cell in results.get(row, {}).values()]
+    if not noises:
+        return None
+    mistakes: dict[tuple[str, str], list[float]] = {}
+    for noise in noises:
+        for tissue, taken in noise["taken_for"].items():
+            for other, part in taken.items():
+                if other != tissue and part is not None:
+                    mistakes.setdefault((tissue, other), []).append(part)
+    largest = sorted(((mean(parts), *pair) for pair, parts in mistakes.items()), reverse=True)[:3]
+    return {
+        "labelled_share": mean(noise["labelled_share"] for noise in noises),
+        "wrong_share": mean(noise["wrong_share"] for noise in noises),
+        "mistakes": [{"tissue": tissue, "taken_for": other, "share": part} for part, tissue, other in largest],
+    }
+
+
 def rank(results: Results, method: str = "full_method") -> dict[str, int] | None:
     """Place of a row by mean MIoU among the networks that learned from patch labels alone.
 
@@ -168,6 +192,9 @@ def set_figures(results: Results, counts: Mapping[tuple[str, int], Path]) -> dic
             figures[f"{key}_points"] = gain["points"]
             figures[f"{key}_points_worst_seed"] = gain["worst_seed"]
             figures[f"{key}_points_per_seed"] = gain["per_seed"]
+    noise = label_noise(results)
+    if noise is not None:
+        figures["label_noise"] = noise
     gains = loss_gains(results, counts)
     if "all_losses" in gains:
         for key, metric in (("miou", "miou"), ("boundary", "boundary_f_2px")):

@@ -178,6 +178,13 @@ def _headlines(figures: dict[str, Any], prefix: str) -> list[str]:
             f"- Accumulated pseudo labels over plain CAM: {get('accumulation_gain_points'):+.1f} MIoU points, worst "
             f"seed {get('accumulation_gain_points_worst_seed'):+.1f}{alone}."
         )
+    noise = get("label_noise")
+    if noise is not None:
+        kinds = ", ".join(f"{m['tissue']} for {m['taken_for']} ({100 * m['share']:.1f}%)" for m in noise["mistakes"])
+        lines.append(
+            f"- Stage 2 learns from labels on {100 * noise['labelled_share']:.1f}% of the pixels, "
+            f"{100 * noise['wrong_share']:.1f}% of them wrong; most often taken, by share of the first: {kinds}."
+        )
     for row, gain in (get("gains_over_cross_entropy") or {}).items():
         miou, edges = gain["miou"], gain["boundary_f_2px"]
         title = BY_NAME[row].title.removeprefix("+ ").capitalize()

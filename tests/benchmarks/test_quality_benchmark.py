@@ -283,7 +283,11 @@ def cell_result(miou: float, seconds: float = 60.0) -> dict[str, Any]:
     metrics = ("fwiou", "acc", "dice", "boundary_f_2px", "boundary_f_5px")
     return {
         "scores": {"miou": miou} | dict.fromkeys(metrics, miou / 2),
-        "label_noise": {"wrong_share": 1 - miou},
+        "label_noise": {
+            "labelled_share": miou,
+            "wrong_share": 1 - miou,
+            "taken_for": {"gland": {"gland": 0.9, "stroma": 0.1}, "stroma": {"gland": 1 - miou, "stroma": miou}},
+        },
         "seconds": seconds,
     }
 
@@ -319,6 +323,12 @@ def test_arithmetic_of_the_table() -> None:
     assert figures["losses_gain_miou_points"] == pytest.approx(2.5)
     assert figures["losses_gain_boundary_points"] == pytest.approx(1.25)
     assert "losses_gain_miou_points_ci_low" not in figures, "there are no counts to draw it from"
+    noise = figures["label_noise"]
+    assert noise["labelled_share"] == pytest.approx(0.59) and noise["wrong_share"] == pytest.approx(0.41)
+    assert [(m["tissue"], m["taken_for"], round(m["share"], 3)) for m in noise["mistakes"]] == [
+        ("stroma", "gland", 0.41),
+        ("gland", "stroma", 0.1),
+    ]
 
 
 def random_counts(seed: int, images: int = 6) -> dict[str, np.ndarray]:
