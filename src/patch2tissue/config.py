@@ -284,12 +284,16 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _one_start(self) -> RunConfig:
-        encoder = self.craanet.encoder
-        if self.pretraining is not None and (encoder.pretrained or encoder.weights is not None):
-            raise ValueError(
-                "pretraining starts from random weights, but craanet.encoder names others: leave out either the "
-                "section pretraining, or encoder.pretrained and encoder.weights"
-            )
+        first, second = self.craanet.encoder, self.pfscnet.encoder
+        started = {"craanet": first}
+        if second is not None and (second.name, second.options) == (first.name, first.options):
+            started["pfscnet"] = second
+        for section, encoder in started.items():
+            if self.pretraining is not None and (encoder.pretrained or encoder.weights is not None):
+                raise ValueError(
+                    f"pretraining starts from random weights, but {section}.encoder names others: leave out either the "
+                    "section pretraining, or encoder.pretrained and encoder.weights"
+                )
         return self
 
     def tissue_set(self) -> TissueSet:

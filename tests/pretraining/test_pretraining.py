@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from patch2tissue.config import EncoderConfig, RunConfig, config_from_dict
 from patch2tissue.craanet.network import load_craanet
 from patch2tissue.encoders import Encoder
-from patch2tissue.errors import ConfigError
+from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.pipeline import run_training, training_patches
 from patch2tissue.pretraining.training import PretrainingStage, pretrain_encoder, start_from
 from patch2tissue.pretraining.vicreg import vicreg_loss
@@ -91,6 +91,16 @@ def test_a_whole_view_without_changes_is_the_patch_up_to_a_symmetry() -> None:
     torch.testing.assert_close(view.flatten(2).sort().values, images.clamp(min=1 / 255).flatten(2).sort().values)
 
 
+def test_views_are_exact_inside_autocast() -> None:
+    images = torch.rand(2, 3, 40, 40)
+    views = []
+    for enabled in (False, True):
+        torch.manual_seed(5)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            views.append(random_view(images, 32, least_scale=0.4, stain=0.1, brightness=0.1))
+    assert torch.equal(views[0], views[1])
+
+
 @pytest.fixture
 def config(tmp_path: Path, fabricate: Callable[..., Path]) -> RunConfig:
     data = fabricate(tmp_path / "data", "bcss-wsss", train=12, test=2, side=48)
@@ -164,11 +174,25 @@ def test_stage_2_starts_from_it_where_its_encoder_is_the_same(config: RunConfig)
 
 
 @pytest.mark.parametrize("encoder", [{"name": "resnet10t", "pretrained": True}, {"weights": "a.safetensors"}])
-def test_two_starts_are_refused(config: RunConfig, encoder: dict[str, object]) -> None:
+@pytest.mark.parametrize("section", ["craanet", "pfscnet"])
+def test_two_starts_are_refused(config: RunConfig, section: str, encoder: dict[str, object]) -> None:
     plain = config.model_dump(mode="json")
-    plain["craanet"]["encoder"] = encoder
-    with pytest.raises(ConfigError, match="pretraining starts from random weights"):
+    plain[section]["encoder"] = {"name": "resnet10t", **encoder}
+    with pytest.raises(ConfigError, match=f"pretraining starts from random weights, but {section}.encoder"):
         config_from_dict(plain)
+    plain["pretraining"] = None
+    config_from_dict(plain)
+
+
+def test_stage_2_may_name_weights_of_another_network(config: RunConfig) -> None:
+    plain = config.model_dump(mode="json")
+    plain["pfscnet"] |= {"encoder": {"name": "resnet18", "weights": "a.safetensors"}, "init": "encoder"}
+    assert start_from(config_from_dict(plain), Path("b.safetensors")).stage2_encoder().weights == Path("a.safetensors")
+
+
+def test_one_patch_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least 2"):
+        pretrain_encoder(config, training_patches(config)[:1], tmp_path / "one", side=48)
 
 
 def test_without_a_section_there_is_nothing_to_train(config: RunConfig, tmp_path: Path) -> None:

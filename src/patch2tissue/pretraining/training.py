@@ -14,7 +14,7 @@ from patch2tissue.config import EncoderConfig, PretrainingConfig, RunConfig
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.encoders import Encoder
-from patch2tissue.errors import ConfigError
+from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.pretraining.vicreg import vicreg_loss
 from patch2tissue.pretraining.views import random_view
 from patch2tissue.training import Batch, Stage, fit, is_finished
@@ -25,6 +25,9 @@ WEIGHTS = "encoder.safetensors"
 
 class ViewEncoder(nn.Module):
     """An encoder, average pooling, and an expander [published: VICReg] that is thrown away afterwards.
+
+    The expander is smaller than the published one, three layers of 8,192, which was made for 1.3 million pictures and
+    would cost more than a small encoder on a CPU [our reading].
 
     Args:
         config: the encoder; its output stride does not matter to the weights, so the coarsest it has is the fastest.
@@ -96,13 +99,19 @@ def pretrain_encoder(config: RunConfig, patches: Sequence[Patch], folder: Path, 
 
     Raises:
         ConfigError: if there is no section `pretraining`; and as `fit`.
-        DataError, TrainingError: see `fit`.
+        DataError: if there is only one patch; and as `fit`.
+        TrainingError: see `fit`.
     """
     settings = config.pretraining
     if settings is None:
         raise ConfigError("The configuration has no section 'pretraining'.")
     if is_finished(folder):
         return folder / WEIGHTS
+    if len(patches) < 2:
+        raise DataError(
+            f"{config.data.path}: pre-training compares patches with each other and needs at least 2. Add patches, or "
+            "leave out the section pretraining."
+        )
     torch.manual_seed(config.seed)
     dataset = TrainingPatches(patches, config.tissue_set(), side, seed=config.seed, cache=config.data.cache)
     network = ViewEncoder(_coarsest(config.craanet.encoder), settings.dimensions)

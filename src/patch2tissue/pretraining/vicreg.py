@@ -40,11 +40,14 @@ def vicreg_loss(
 ) -> VICRegLoss:
     """VICReg of two views; weights are those published.
 
+    As in its authors' code, and unlike in the paper's formula, the invariance is a mean over dimensions and not a sum,
+    and the variance a mean over the two views.
+
     Args:
         one: [B, D] embeddings of a view of each of B ≥ 2 patches.
         other: [B, D] of another view of the same patches.
-        invariance: weight μ.
-        variance: weight λ.
+        invariance: weight λ of the paper.
+        variance: weight μ.
         covariance: weight ν.
 
     Raises:

@@ -8,13 +8,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patch2tissue.data.augment import SYMMETRIES, apply_symmetry, random_stain_shift, shift_stain
+from patch2tissue.gaussian_kernel import full_precision
 
 
 def random_view(images: Tensor, side: int, *, least_scale: float, stain: float, brightness: float) -> Tensor:
     """One random view of each patch.
 
     A square crop of a random size and place is resampled bilinearly to `side`, turned or flipped, and its stain is
-    shifted. All is drawn from torch's global CPU generator, so that a resumed training repeats it.
+    shifted. All is drawn from torch's global CPU generator, so that a resumed training repeats it. Computed in
+    float32 also inside autocast.
 
     Args:
         images: float RGB in 0..1, [B, 3, S, S].
@@ -32,8 +34,9 @@ def random_view(images: Tensor, side: int, *, least_scale: float, stain: float, 
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0] = affine[:, 1, 1] = scale
     affine[:, :, 2] = centre
-    grid = F.affine_grid(affine, [count, 3, side, side], align_corners=False).to(images.device)
-    crops = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    with full_precision(images.device):  # bfloat16 would round where a pixel is taken from
+        grid = F.affine_grid(affine, [count, 3, side, side], align_corners=False).to(images.device)
+        crops = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     operations = torch.randint(SYMMETRIES, (count,)).tolist()
     crops = torch.stack([apply_symmetry(crop, operation) for crop, operation in zip(crops, operations, strict=True)])
     rng = np.random.default_rng(int(torch.randint(2**62, (1,))))
@@ -42,4 +45,6 @@ def random_view(images: Tensor, side: int, *, least_scale: float, stain: float, 
         torch.from_numpy(np.stack(values)).to(images.device)
         for values in ([shift.matrix for shift in shifts], [shift.offset for shift in shifts])
     )
-    return shift_stain(crops, matrix, offset).contiguous(memory_format=torch.channels_last)
+    with full_precision(images.device):  # and what colour it gets
+        view = shift_stain(crops, matrix, offset)
+    return view.contiguous(memory_format=torch.channels_last)
