@@ -16,7 +16,7 @@ Used to choose settings (`benchmarks.quality.sweep`). Nothing in here opens a ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,13 @@ Measures = dict[str, Any]
 """Counts of one network on its held-out patches, see `measure`; plain values that JSON knows."""
 
 
-def measure(predictor: Predictor, single: Predictor, patches: Sequence[Patch], least_share: float) -> Measures:
+def measure(
+    predictor: Predictor,
+    single: Predictor,
+    patches: Sequence[Patch],
+    least_share: float,
+    maps: Callable[[Patch], np.ndarray] | None = None,
+) -> Measures:
     """Predict held-out patches and count.
 
     Args:
@@ -55,6 +61,7 @@ def measure(predictor: Predictor, single: Predictor, patches: Sequence[Patch], l
         single: the same network without averaging over symmetries, whose views are compared.
         patches: labelled patches that no stage has seen.
         least_share: a tissue is present from this share of a patch's pixels on (0..1).
+        maps: gives the map of a patch, uint8 [H, W]; None: `predictor` on the patch alone.
 
     Returns:
         `groups`: by patient, slide or image the `labels` [K, 3] (tissue rightly, wrongly, not said to be present), and
@@ -69,7 +76,7 @@ def measure(predictor: Predictor, single: Predictor, patches: Sequence[Patch], l
     for patch, name in zip(patches, names, strict=True):
         present = np.array(patch.labels, dtype=bool)
         image = read_image(patch.path)
-        found = predictor.predict_array(image).mask
+        found = predictor.predict_array(image).mask if maps is None else maps(patch)
         counts = np.bincount(found.ravel(), minlength=256)[:tissues]
         said = (counts > 0) & (counts >= least_share * found.size)
         group = groups.setdefault(name, {"labels": np.zeros((tissues, 3), np.int64), "absent": 0, "pixels": 0})

@@ -29,6 +29,7 @@ from benchmarks.quality.held_out import FOLDS, TuningShop
 from benchmarks.quality.recipes import SETS, Recipe, load_recipe, merged
 from benchmarks.quality.rows import BY_NAME
 from benchmarks.quality.settings import Settings, digest, flat, network_settings, same_settings
+from benchmarks.quality.surroundings import PictureMaps
 from benchmarks.quality.tables import with_section
 from benchmarks.quality.workshop import NETWORK
 from patch2tissue.atomic import write_text
@@ -112,13 +113,16 @@ class Trial:
         least = source.least_share if isinstance(source, RegionSource) else LEAST_SHARE
         run = shop.network(ROW)
         predictor, single = (Predictor.from_run(run, network=NETWORK, symmetries=on) for on in (None, False))
+        # tiles larger than a patch are judged with what is around it
+        wide = isinstance(source, RegionSource) and config.inference.tile > source.size
+        maps = PictureMaps(predictor, source.path) if wide and isinstance(source, RegionSource) else None
         settings = self.settings()
         result = {
             "set": self.recipe.set,
             "encoder": self.recipe.encoder,
             "seed": self.seed,
             "trained_on": len(shop.patches),
-            "measures": measure(predictor, single, shop.held_out, least),
+            "measures": measure(predictor, single, shop.held_out, least, maps),
             **code,
             "machine": machine(),
             "seconds_of_this_call": round(time.perf_counter() - begin, 1),
@@ -134,11 +138,17 @@ def load_plan(
 ) -> tuple[list[int], dict[str, list[Changes]]]:
     """Seeds of a set, and settings by group in the order of work; `quick` keeps the first of each."""
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
-    unknown = sorted(set(groups or []) - set(plan["groups"]))
+    own = plan["groups_of"].get(name, {})
+    known = {group for each in plan["groups_of"].values() for group in each} | set(plan["groups"])
+    unknown = sorted(set(groups or []) - known)
     if unknown:
-        raise ConfigError(f"{PLAN}: has no group '{unknown[0]}'; it has {', '.join(plan['groups'])}.")
+        raise ConfigError(f"{PLAN}: has no group '{unknown[0]}'; it has {', '.join(sorted(known))}.")
     seeds, most = plan["seeds"].get(name, plan["seeds"]["all"]), 1 if quick else None
-    tried = {group: list(tried)[:most] for group, tried in plan["groups"].items() if groups is None or group in groups}
+    tried = {
+        group: list(tried)[:most]
+        for group, tried in (own | plan["groups"]).items()
+        if groups is None or group in groups
+    }
     return seeds[:most], tried
 
 
