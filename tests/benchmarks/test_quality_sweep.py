@@ -80,10 +80,10 @@ def test_a_sweep_without_masks(tiny: Places, monkeypatch: pytest.MonkeyPatch) ->
     measured: list[set[str]] = []
     original_measure = criteria.measure
 
-    def measure(predictor: Any, single: Any, patches: Any, least_share: float) -> Any:
+    def measure(predictor: Any, single: Any, patches: Any, least_share: float, maps: Any) -> Any:
         measured.append({patch.name for patch in patches})
         assert predictor.settings.symmetries and not single.settings.symmetries
-        return original_measure(predictor, single, patches, least_share)
+        return original_measure(predictor, single, patches, least_share, maps)
 
     monkeypatch.setattr(sweep, "measure", measure)
     recipe = load_recipe("synthetic_hard", "random")
