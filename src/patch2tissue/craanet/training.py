@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from torchmetrics.classification import MultilabelF1Score
 
 from patch2tissue.atomic import atomic_path
@@ -151,6 +152,26 @@ def _patches_to_show(labels: Tensor) -> Tensor:
     return best[::step][:HISTORY_PATCHES].contiguous()
 
 
+def patch_label_loader(config: RunConfig, patches: Sequence[Patch], side: int) -> DataLoader[Any]:
+    """Training patches of stage 1: as `config.craanet` and `config.data` say, and the same for every classifier.
+
+    Args:
+        config: the run's configuration.
+        patches: labelled training patches.
+        side: canvas side in pixels, see `canvas_size`.
+    """
+    dataset = TrainingPatches(
+        patches,
+        config.tissue_set(),
+        side,
+        seed=config.seed,
+        stain=config.data.stain_jitter,
+        brightness=config.data.brightness_jitter,
+        cache=config.data.cache,
+    )
+    return training_loader(dataset, config.craanet.batch_size, config.hardware.workers, torch.cuda.is_available())
+
+
 def train_craanet(
     config: RunConfig,
     patches: Sequence[Patch],
@@ -182,17 +203,8 @@ def train_craanet(
     if plain_cam:
         plain = {"heads": 1, "temperatures": None, "residual_weight": 0.0, "attention_stages": 1}
         settings = settings.model_copy(update=plain)
-    dataset = TrainingPatches(
-        patches,
-        tissues,
-        side,
-        seed=config.seed,
-        stain=config.data.stain_jitter,
-        brightness=config.data.brightness_jitter,
-        cache=config.data.cache,
-    )
     network = CRAANet.from_config(settings, len(tissues))
     memory = None if plain_cam else folder / "attention_memory"
     stage = CRAANetStage(network, settings, patches, side, memory, beside)
-    loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
+    loader = patch_label_loader(config, patches, side)
     fit(stage, loader, settings, folder, seed=config.seed, hardware=config.hardware)

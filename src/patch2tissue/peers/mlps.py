@@ -32,7 +32,7 @@ from torchmetrics.classification import MultilabelF1Score
 from patch2tissue.config import RunConfig
 from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.craanet.residual_attention import position_scores
-from patch2tissue.data.datasets import TrainingPatches, training_loader
+from patch2tissue.craanet.training import patch_label_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.training import Batch, Stage, fit, is_finished
 
@@ -146,18 +146,7 @@ def train_mlps_classifier(config: RunConfig, patches: Sequence[Patch], folder: P
     if is_finished(folder):
         return
     torch.manual_seed(config.seed)
-    tissues = config.tissue_set()
-    settings = config.craanet
-    dataset = TrainingPatches(
-        patches,
-        tissues,
-        side,
-        seed=config.seed,
-        stain=config.data.stain_jitter,
-        brightness=config.data.brightness_jitter,
-        cache=config.data.cache,
-    )
-    network = CRAANet(settings.encoder, len(tissues), residual_weight=0.0)
-    stage = MLPSClassifierStage(network, len(tissues), settings.epochs)
-    loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
-    fit(stage, loader, settings, folder, seed=config.seed, hardware=config.hardware)
+    tissues, settings = len(config.tissue_set()), config.craanet
+    network = CRAANet(settings.encoder, tissues, residual_weight=0.0)
+    stage = MLPSClassifierStage(network, tissues, settings.epochs)
+    fit(stage, patch_label_loader(config, patches, side), settings, folder, seed=config.seed, hardware=config.hardware)

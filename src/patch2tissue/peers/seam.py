@@ -28,7 +28,7 @@ from patch2tissue.config import EncoderConfig, RunConfig
 from patch2tissue.craanet.attention_maps import attention_maps
 from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.craanet.residual_attention import ResidualAttentionHeads
-from patch2tissue.data.datasets import TrainingPatches, training_loader
+from patch2tissue.craanet.training import patch_label_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.encoders import Encoder
 from patch2tissue.errors import ConfigError
@@ -284,17 +284,6 @@ def train_seam(config: RunConfig, patches: Sequence[Patch], folder: Path, *, sid
     if is_finished(folder):
         return
     torch.manual_seed(config.seed)
-    tissues = config.tissue_set()
-    settings = config.craanet
-    dataset = TrainingPatches(
-        patches,
-        tissues,
-        side,
-        seed=config.seed,
-        stain=config.data.stain_jitter,
-        brightness=config.data.brightness_jitter,
-        cache=config.data.cache,
-    )
-    stage = SEAMStage(SEAMNetwork(settings.encoder, len(tissues)), len(tissues))
-    loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
-    fit(stage, loader, settings, folder, seed=config.seed, hardware=config.hardware)
+    tissues, settings = len(config.tissue_set()), config.craanet
+    stage = SEAMStage(SEAMNetwork(settings.encoder, tissues), tissues)
+    fit(stage, patch_label_loader(config, patches, side), settings, folder, seed=config.seed, hardware=config.hardware)
