@@ -16,7 +16,8 @@ from patch2tissue.craanet.attention_maps import enlarge
 from patch2tissue.craanet.network import load_craanet
 from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.errors import DataError
-from patch2tissue.pseudo_labels.generate import generate_cam_labels, generate_pseudo_labels, label_from_scores
+from patch2tissue.pseudo_labels.baselines import generate_cam_labels
+from patch2tissue.pseudo_labels.generate import generate_pseudo_labels, label_from_scores
 
 if TYPE_CHECKING:
     from benchmarks.quality.workshop import Workshop

@@ -33,7 +33,8 @@ from patch2tissue.pfscnet.rounds import train_rounds
 from patch2tissue.pfscnet.training import train_pfscnet
 from patch2tissue.pretraining.training import pretrain_encoder, start_from
 from patch2tissue.progress import console
-from patch2tissue.pseudo_labels.generate import generate_cam_labels, generate_pseudo_labels
+from patch2tissue.pseudo_labels.baselines import generate_cam_labels
+from patch2tissue.pseudo_labels.generate import generate_pseudo_labels
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.training import is_finished
 

@@ -9,25 +9,19 @@ encoder (authors: the ends of the last three stages of a ResNet-38).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from patch2tissue.config import HardwareConfig
 from patch2tissue.craanet.attention_maps import enlarge, grad_cam
 from patch2tissue.craanet.network import CRAANet
-from patch2tissue.data.datasets import PlainPatches
-from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import ConfigError
-from patch2tissue.hardware import choose_device, set_threads
-from patch2tissue.progress import track
-from patch2tissue.pseudo_labels.background import white_pixels
-from patch2tissue.pseudo_labels.files import BATCH, rows_to_do
-from patch2tissue.pseudo_labels.generate import label_from_scores
-from patch2tissue.tissues import IGNORE_INDEX, TissueSet
+from patch2tissue.pseudo_labels.baselines import Maps, write_best_tissues
+from patch2tissue.tissues import TissueSet
 
 DEPTHS = {"deep": -1, "middle": -2, "shallow": -3}
 """Folders of the pseudo masks, and the feature map that each is drawn from."""
@@ -78,26 +72,11 @@ def generate_mlps_labels(
             f"MLPS needs an encoder with three feature maps; this one has {len(network.encoder.channels)}. Choose "
             "another craanet.encoder, or other options.out_indices."
         )
-    set_threads(hardware)
-    device = choose_device(hardware.device)
-    network = network.to(device).eval()
-    # the last folder marks a patch as done
-    todo = rows_to_do(patches, folder / list(DEPTHS)[-1])
-    loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=BATCH, num_workers=hardware.workers)
-    white_above = tissues.background.white_above if tissues.background is not None else None
-    for batch in track(loader, "MLPS labels", len(loader)):
-        labels = batch["labels"].to(device)
-        images = (batch["image"].to(device).float() / 255.0).contiguous(memory_format=torch.channels_last)
-        found = {
-            name: label_from_scores(layer_scores(network, images, stage), labels).labels.cpu().numpy()
-            for name, stage in DEPTHS.items()
-        }
-        pictures = batch["image"].permute(0, 2, 3, 1).numpy()
-        for j, i in enumerate(batch["index"].tolist()):
-            patch = patches[todo[int(i)]]
-            height, width = image_size(patch.path)
-            for name, masks in found.items():
-                mask = masks[j][:height, :width]
-                if white_above is not None:
-                    mask[white_pixels(pictures[j][:height, :width], white_above)] = IGNORE_INDEX
-                write_mask(folder / name / f"{patch.name}.png", mask, tissues)
+    maps: dict[Path, Maps[CRAANet]] = {folder / name: partial(_scores, stage) for name, stage in DEPTHS.items()}
+    write_best_tissues(
+        network, maps, patches, tissues, side=side, hardware=hardware, title="MLPS labels", ignore_white=True
+    )
+
+
+def _scores(stage: int, network: CRAANet, images: Tensor, labels: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return layer_scores(network, images, stage)

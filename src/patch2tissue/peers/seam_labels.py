@@ -8,19 +8,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from patch2tissue.config import HardwareConfig
 from patch2tissue.craanet.attention_maps import enlarge
-from patch2tissue.data.datasets import PlainPatches
-from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.data.patches import Patch
-from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.inference.symmetries import average_symmetries
 from patch2tissue.peers.seam import SEAMNetwork, rescale, spread
-from patch2tissue.progress import track
-from patch2tissue.pseudo_labels.files import BATCH, rows_to_do
-from patch2tissue.pseudo_labels.generate import label_from_scores
+from patch2tissue.pseudo_labels.baselines import write_best_tissues
 from patch2tissue.tissues import TissueSet
 
 
@@ -87,18 +81,8 @@ def generate_seam_labels(
         DataError: if a patch cannot be read.
         ConfigError: if the device is not there.
     """
-    set_threads(hardware)
-    device = choose_device(hardware.device)
-    dtype = autocast_dtype(device, hardware.precision)
-    network = network.to(device).eval()
-    todo = rows_to_do(patches, folder)
-    loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=BATCH, num_workers=hardware.workers)
-    for batch in track(loader, "SEAM labels", len(loader)):
-        labels = batch["labels"].to(device)
-        images = batch["image"].to(device).float() / 255.0
-        maps = refined_maps(network, images, labels, scales=scales, symmetries=symmetries, dtype=dtype)
-        found = label_from_scores(maps, labels).labels.cpu().numpy()
-        for j, i in enumerate(batch["index"].tolist()):
-            patch = patches[todo[int(i)]]
-            height, width = image_size(patch.path)
-            write_mask(folder / f"{patch.name}.png", found[j][:height, :width], tissues)
+
+    def maps(trained: SEAMNetwork, images: Tensor, labels: Tensor, dtype: torch.dtype | None) -> Tensor:
+        return refined_maps(trained, images, labels, scales=scales, symmetries=symmetries, dtype=dtype)
+
+    write_best_tissues(network, {folder: maps}, patches, tissues, side=side, hardware=hardware, title="SEAM labels")

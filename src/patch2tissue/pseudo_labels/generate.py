@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,11 +15,10 @@ from torch.utils.data import DataLoader
 
 from patch2tissue.config import HardwareConfig, PseudoLabelConfig
 from patch2tissue.craanet.accumulation import AttentionMemory
-from patch2tissue.craanet.attention_maps import MapForm, attention_maps, enlarge, grad_cam
+from patch2tissue.craanet.attention_maps import MapForm, attention_maps, enlarge
 from patch2tissue.craanet.network import CRAANet
 from patch2tissue.data.augment import SYMMETRIES, apply_symmetry, invert_symmetry
 from patch2tissue.data.datasets import PlainPatches
-from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
@@ -200,39 +198,3 @@ def generate_pseudo_labels(
             for job in jobs:
                 job.result()
     write_manifest(patches, tissues, folder)
-
-
-def generate_cam_labels(
-    patches: Sequence[Patch],
-    tissues: TissueSet,
-    network: CRAANet,
-    folder: Path,
-    *,
-    side: int,
-    hardware: HardwareConfig,
-    method: Literal["cam", "grad_cam"] = "cam",
-) -> None:
-    """Write a baseline's pseudo labels, `variants/cam/` or `variants/grad_cam/`: rectified maps of one view.
-
-    The arguments are those of `generate_pseudo_labels`; no pixel is ignored.
-    """
-    set_threads(hardware)
-    device = choose_device(hardware.device)
-    dtype = autocast_dtype(device, hardware.precision)
-    network = network.to(device).eval()
-    target = folder / "variants" / method
-    todo = rows_to_do(patches, target)
-    loader = DataLoader(PlainPatches([patches[i] for i in todo], side), batch_size=BATCH, num_workers=hardware.workers)
-    for batch in track(loader, f"{method} labels", len(loader)):
-        labels = batch["labels"].to(device)
-        images = batch["image"].to(device).float() / 255.0
-        if method == "cam":
-            small = predicted_maps(network, images, labels, form="rectified", dtype=dtype)
-        else:
-            small = attention_maps(grad_cam(network, images), labels, "rectified")
-        maps = enlarge(small, (side, side))
-        found = label_from_scores(maps, labels).labels.cpu().numpy()
-        for j, i in enumerate(batch["index"].tolist()):
-            patch = patches[todo[int(i)]]
-            height, width = image_size(patch.path)
-            write_mask(target / f"{patch.name}.png", found[j][:height, :width], tissues)
