@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from benchmarks.quality import recipes, runner
-from benchmarks.quality.cells import apart, read_cell
+from benchmarks.quality import runner
+from benchmarks.quality.cells import read_cell
 from benchmarks.quality.labels import MEMORIES
 from benchmarks.quality.recipes import ENCODERS, SETS, load_recipe, merged
 from benchmarks.quality.rows import BY_NAME, ROWS
 from benchmarks.quality.settings import cell_settings, same_settings, stage1_settings
+from tiny_quality import tiny_places
 
 from patch2tissue.craanet.network import load_craanet
 
 ROW_NAMES = ["multi_stage_labels", "multi_stage_attention"]
-
-TINY: dict[str, Any] = {
-    "title": "tiny",
-    "tissues": "bcss-wsss",
-    "train_patches": 8,
-    "test_images": 2,
-    "data": {"source": {"kind": "synthetic", "train": 8, "val": 0, "test": 2, "size": 32, "seed": 3}},
-    "craanet": {"epochs": 2, "batch_size": 4},
-    "pseudo_labels": {"scales": [1.0], "symmetries": False},
-    "pfscnet": {"epochs": 1, "batch_size": 4, "decoder_channels": 8, "atrous_rates": [1, 2, 3]},
-    "hardware": {"threads": 1},
-}
 
 
 def settings(
@@ -69,13 +56,7 @@ def test_classifiers_without_attention_know_nothing_of_it() -> None:
 
 
 def test_both_rows_share_one_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path / "recipes"
-    home.mkdir()
-    for name in ("rows.yaml", "encoder-random.yaml"):
-        shutil.copy(recipes.FOLDER / name, home)
-    (home / "synthetic_hard.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
-    monkeypatch.setattr(recipes, "FOLDER", home)
-    places = apart(tmp_path / "work")
+    places = tiny_places(tmp_path, monkeypatch)
     cells = runner.planned_cells(["synthetic_hard"], ["random"], [BY_NAME[name] for name in ROW_NAMES], [0])
     assert runner.run_cells(cells, places, threads=1, say=lambda _: None) == []
     results = [read_cell(cell.file(places)) for cell in cells]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from benchmarks.quality import peers, recipes, runner, tables, workshop
-from benchmarks.quality.cells import Cell, Places, apart
+from benchmarks.quality import peers, runner, tables, workshop
+from benchmarks.quality.cells import Cell, Places
 from benchmarks.quality.figures import METRICS, rank, table
 from benchmarks.quality.recipes import load_recipe, merged
 from benchmarks.quality.rows import BY_NAME, ROWS
 from benchmarks.quality.settings import VERSIONS, cell_settings
+from tiny_quality import tiny_places, write_recipe
 
 from patch2tissue import training
 from patch2tissue.craanet.network import load_craanet
@@ -29,48 +28,21 @@ from patch2tissue.tissues import load_tissue_set
 
 PEERS = ["seam", "mlps_labels", "seam_pipeline", "mlps"]
 
-TINY: dict[str, Any] = {
-    "title": "tiny",
-    "headline": "random",
-    "tissues": "bcss-wsss",
-    "train_patches": 8,
-    "test_images": 2,
-    "data": {"source": {"kind": "synthetic", "train": 8, "val": 0, "test": 2, "size": 32, "seed": 3}},
-    "craanet": {"epochs": 2, "batch_size": 4},
-    "pseudo_labels": {"scales": [1.0], "symmetries": False},
-    "pfscnet": {"epochs": 2, "batch_size": 4, "decoder_channels": 8, "atrous_rates": [1, 2, 3]},
-    "hardware": {"threads": 1},
-}
+TWO_EPOCHS: dict[str, Any] = {"pfscnet": {"epochs": 2}}
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     """A benchmark of one tiny set, in a folder of its own."""
-    return prepared(tmp_path, monkeypatch)
+    return tiny_places(tmp_path, monkeypatch, TWO_EPOCHS)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, dict[str, dict[str, Any]]]:
     """The benchmark of `tiny` with all peers made in one go, and the results by row."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        places = prepared(tmp_path_factory.mktemp("finished"), monkeypatch)
+        places = tiny_places(tmp_path_factory.mktemp("finished"), monkeypatch, TWO_EPOCHS)
         return places, run(PEERS, places)
-
-
-def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    home = folder / "recipes"
-    home.mkdir()
-    for name in ("rows.yaml", "encoder-random.yaml"):
-        shutil.copy(recipes.FOLDER / name, home)
-    monkeypatch.setattr(recipes, "FOLDER", home)
-    write_recipe({})
-    return apart(folder / "work")
-
-
-def write_recipe(changes: dict[str, Any]) -> None:
-    recipes._text.cache_clear()
-    path = recipes.FOLDER / "synthetic_hard.yaml"
-    path.write_text(yaml.safe_dump(merged(TINY, changes)), encoding="utf-8")
 
 
 def plan(rows: list[str]) -> list[Cell]:
@@ -172,9 +144,11 @@ def test_made_once_and_a_killed_cell_goes_on_and_ends_the_same(
 
     run(PEERS, tiny)
     # a setting of the method that no peer uses, and back from one that they do use
-    write_recipe({"craanet": {"residual_weight": 0.1}, "pfscnet": {"dense_energy": {"weight": 5.0}}})
+    write_recipe(
+        merged(TWO_EPOCHS, {"craanet": {"residual_weight": 0.1}, "pfscnet": {"dense_energy": {"weight": 5.0}}})
+    )
     assert {cell.state(tiny) for cell in plan(PEERS)} == {"done"}
-    write_recipe({"craanet": {"weight_decay": 0.3}})
+    write_recipe(merged(TWO_EPOCHS, {"craanet": {"weight_decay": 0.3}}))
     assert {cell.state(tiny) for cell in plan(PEERS)} == {"outdated"}
     assert len(saved) == 8
 
@@ -204,7 +178,7 @@ def test_networks_start_from_their_own_classifier(
 def test_white_background_is_scored_though_mlps_does_not_learn_it(tiny: Places) -> None:
     tissues = load_tissue_set("bcss-wsss").to_dict()
     tissues["background"]["white_above"] = 150
-    write_recipe({"tissues": tissues})
+    write_recipe(merged(TWO_EPOCHS, {"tissues": tissues}))
     result = run(["mlps_labels"], tiny)["mlps_labels"]
     config = plan(["mlps_labels"])[0].recipe.config(BY_NAME["mlps_labels"], 0, tiny.work, 1)
     shop = workshop.Workshop(config, 8, 2)

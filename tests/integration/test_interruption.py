@@ -14,16 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import RECIPES, TINY
+from killing import killed_at
 from patch2tissue.config import RunConfig, load_config
 from patch2tissue.craanet import training as craanet_training
 from patch2tissue.pfscnet import training as pfscnet_training
 from patch2tissue.pipeline import run_training
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.training import Stage
-
-
-class Killed(BaseException):
-    """Stands for the end of the process at this very place."""
 
 
 def _same(one: RunFolder, two: RunFolder) -> None:
@@ -50,17 +47,7 @@ def test_killed_inside_any_stage(
     whole = run_training(config("whole"))
 
     def dies_at(kind: type[Stage], step: int) -> None:
-        original, calls = kind.training_step, [0]
-
-        def step_or_die(self: Stage, *arguments: object) -> object:
-            calls[0] += 1
-            if calls[0] == step:
-                raise Killed
-            return original(self, *arguments)
-
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(kind, "training_step", step_or_die)
-            run_training(config("broken"))
+        killed_at(monkeypatch, kind, step, lambda: run_training(config("broken")))
 
     # 12 patches in batches of 4: three steps an epoch; steps count anew in every process
     dies_at(craanet_training.CRAANetStage, 2)  # in the first epoch: nothing to resume from

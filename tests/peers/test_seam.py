@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_peer import SIDE, killed_at, patches_of, same_weights, tiny_config
+from tiny_peer import SIDE, patches_of, same_weights, tiny_config
 from torch.nn import functional as F
 
+from killing import killed_at
 from patch2tissue.config import EncoderConfig
 from patch2tissue.craanet.network import load_craanet
 from patch2tissue.data.augment import apply_symmetry, invert_symmetry

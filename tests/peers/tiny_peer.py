@@ -1,11 +1,10 @@
-"""What the tests of trained peers share: a tiny configuration, its patches, and a training that is killed."""
+"""What the tests of trained peers share: a tiny configuration, and its patches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -13,13 +12,8 @@ from conftest import RECIPES, TINY
 from patch2tissue.config import RunConfig, load_config
 from patch2tissue.data.patches import Patch
 from patch2tissue.pipeline import training_patches
-from patch2tissue.training import Stage
 
 SIDE = 32
-
-
-class Killed(BaseException):
-    """Stands for the end of the process at this very place."""
 
 
 def tiny_config(tmp_path: Path, fabricate: Callable[..., Path], layout: str = "bcss-wsss") -> RunConfig:
@@ -31,21 +25,6 @@ def tiny_config(tmp_path: Path, fabricate: Callable[..., Path], layout: str = "b
 
 def patches_of(config: RunConfig) -> list[Patch]:
     return list(training_patches(config))
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, kind: type[Stage], step: int, train: Callable[[], None]) -> None:
-    """Run a training that dies at the given step."""
-    original, calls = kind.training_step, [0]
-
-    def step_or_die(self: Stage, *arguments: object) -> object:
-        calls[0] += 1
-        if calls[0] == step:
-            raise Killed
-        return original(self, *arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(kind, "training_step", step_or_die)
-        train()
 
 
 def same_weights(one: Path, two: Path) -> bool:

@@ -19,10 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import RECIPES, TINY
+from killing import killed_at
 from patch2tissue.config import RunConfig, load_config
 from patch2tissue.data.images import write_mask
 from patch2tissue.errors import ConfigError
-from patch2tissue.pfscnet import training as pfscnet_training
 from patch2tissue.pfscnet.consistency import (
     Mix,
     consistency_loss,
@@ -260,21 +260,11 @@ def test_training_starts_late_and_resumes_exactly(
     assert all(0 < values[epoch, "teacher_sure"] <= 1 for epoch in (2, 3))
     assert values[3, "loss"] == pytest.approx(values[3, "loss_ce"] + values[3, "loss_consistency"], rel=1e-3)
 
-    class Killed(BaseException):
-        pass
-
-    original, calls = PFSCNetStage.training_step, [0]
-
-    def step_or_die(self: PFSCNetStage, *arguments: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 6:  # 8 patches in batches of 4: the last step of all
-            raise Killed
-        return original(self, *arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(pfscnet_training.PFSCNetStage, "training_step", step_or_die)
+    def train() -> None:
         train_pfscnet(config, patches, targets, tmp_path / "broken", side=32)
-    train_pfscnet(config, patches, targets, tmp_path / "broken", side=32)
+
+    killed_at(monkeypatch, PFSCNetStage, 6, train)  # 8 patches in batches of 4: the last step of all
+    train()
     whole, broken = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import RECIPES, TINY
+from killing import Killed
 from patch2tissue.config import HardwareConfig, PseudoLabelConfig, RunConfig, load_config
 from patch2tissue.data.augment import apply_symmetry
 from patch2tissue.data.images import read_image, write_mask
@@ -32,10 +33,6 @@ from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import load_tissue_set
 
 HARDWARE = HardwareConfig(device="cpu", precision="float32", threads=1)
-
-
-class Killed(BaseException):
-    """Stands for the end of the process at this very place."""
 
 
 def network_of(tissues: int) -> PFSCNet:
