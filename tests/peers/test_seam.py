@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tiny_peer import SIDE, patches_of, same_weights, tiny_config
@@ -79,6 +79,7 @@ def test_winning_maps_and_hardest_mean() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000))
+@example(seed=620)  # a map that is nearly flat
 def test_spread_equals_slow_loop(seed: int) -> None:
     maps = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(seed))
     labels = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
@@ -86,8 +87,9 @@ def test_spread_equals_slow_loop(seed: int) -> None:
     for b in range(2):
         for k in range(2):
             positive = np.maximum(maps[b, k].numpy(), 0.0)
-            expected = (positive - positive.min()) / max(positive.max() - positive.min(), 1e-9) * float(labels[b, k])
-            np.testing.assert_allclose(found[b, k].numpy(), expected, atol=1e-3)
+            above = np.maximum(positive - positive.min() - 1e-5, 0.0)  # the released code's guard against flat maps
+            expected = above / (positive.max() - positive.min() + 1e-5) * float(labels[b, k])
+            np.testing.assert_allclose(found[b, k].numpy(), expected, atol=1e-5)
     assert (spread(torch.full((1, 2, 3, 3), 0.7), labels[:1]) == 0).all()
 
 
