@@ -47,14 +47,9 @@ class Row:
 
 
 def _losses(
-    *,
-    energy: bool = False,
-    contrast: bool = False,
-    correction: bool = False,
-    mosaic: bool = True,
-    attention: bool = False,
+    *, energy: bool = False, contrast: bool = False, correction: bool = False, mosaic: bool = True
 ) -> dict[str, Any]:
-    """Switch off what is not named, in PFSCNet and in its maps; weights of what stays on are the recipe's."""
+    """Switch off what is not named, in PFSCNet; weights of what stays on are the recipe's."""
     changes: dict[str, Any] = {}
     if not energy:
         changes["dense_energy"] = {"weight": 0.0}
@@ -67,7 +62,7 @@ def _losses(
     if not mosaic:
         changes["mosaic"] = 0.0
     changes |= {"consistency": {"weight": 0.0}, "rounds": 1}
-    return {"pfscnet": changes} | ({} if attention else {"inference": {"attention": 0.0}})
+    return {"pfscnet": changes}
 
 
 _PLAIN = _losses(mosaic=False)
@@ -87,14 +82,6 @@ ROWS = (
     # stage 2, all from the same pseudo labels; mosaics are a part of how patches are augmented, so they are in all rows
     # of it but one
     Row("cross_entropy", "cross-entropy", "stage2", "pseudo_labels", changes=_losses(), counts=True),
-    Row(
-        "attention_in_map",
-        "+ attention in the map",
-        "stage2",
-        "pseudo_labels",
-        changes=_losses(attention=True),
-        counts=True,
-    ),
     Row("no_mosaics", "cross-entropy without mosaics", "stage2", "pseudo_labels", changes=_PLAIN, counts=True),
     Row(
         "all_losses",
@@ -134,7 +121,7 @@ ROWS = (
         "mlps",
         trainer="mlps",
         # its classifier takes the place of the run's CRAANet, as its authors do
-        changes=_PLAIN | {"inference": {"gate": GATE, "attention": 0.0}},
+        changes=_PLAIN | {"inference": {"gate": GATE}},
     ),
     # beyond the paper: the full method with one thing changed, which recipes/rows.yaml says
     Row("second_round", "full method, second round (twice the steps)", "beyond", "pseudo_labels"),

@@ -246,9 +246,6 @@ class InferenceConfig(_Section):
     batch_size: int = Field(8, ge=1, description="tiles per forward pass")
     symmetries: bool = Field(False, description="average over the 8 symmetries")
     gate: float | None = Field(None, ge=0, le=1, description="drop tissues that CRAANet finds less likely than this")
-    attention: float = Field(
-        0.0, ge=0, lt=1, description="share of CRAANet's attention in the full method's maps, the rest is PFSCNet's"
-    )
 
 
 class HardwareConfig(_Section):

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tiny_run import COLOURS, ColourNetwork, FixedClassifier, coloured, real_run, write_config
 
 from patch2tissue.config import InferenceConfig
@@ -68,50 +66,6 @@ def test_gate_holds_where_the_network_rules_the_allowed_tissue_out() -> None:
     predictor.network.colours *= 50.0  # so far apart that softmax gives exact zeros
     image = np.broadcast_to(COLOURS[0], (20, 20, 3)).copy()
     assert (predictor.predict_array(image).mask == 3).all()
-
-
-@pytest.mark.parametrize("size", [(40, 48), (37, 45)])
-def test_attention_joins_by_a_geometric_mean(size: tuple[int, int]) -> None:
-    image, _ = coloured(*size)
-    classifier = FixedClassifier([0.5] * 4)
-    alone = by_colour().predict_array(image).probabilities.clip(1e-12)
-    joined = by_colour(classifier=classifier, attention=0.3).predict_array(image).probabilities
-    below, right = -size[0] % 8, -size[1] % 8
-    padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")  # PFSCNet pads so too
-    pixels = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255.0
-    scores = classifier(pixels).attention.softmax(dim=1)
-    attention = torch.nn.functional.interpolate(scores, size=padded.shape[:2], mode="bilinear")[0].numpy()
-    expected = alone**0.7 * attention[:, : size[0], : size[1]] ** 0.3
-    np.testing.assert_allclose(joined, expected / expected.sum(axis=0), rtol=1e-4, atol=1e-6)
-    unused = by_colour(classifier=classifier, attention=0.0).predict_array(image)
-    np.testing.assert_array_equal(unused.probabilities, by_colour().predict_array(image).probabilities)
-
-
-def test_attention_decides_where_the_network_does_not_know() -> None:
-    predictor = by_colour(classifier=FixedClassifier([0.5] * 4), attention=0.2)
-    predictor.network.colours[:] = 0.0  # all tissues alike
-    image = np.full((40, 40, 3), 200, np.uint8)
-    assert (predictor.predict_array(image).mask == 3).all(), "light places are of the last tissue to the classifier"
-    gated = by_colour(classifier=FixedClassifier([0.9, 0.9, 0.9, 0.1]), attention=0.2, gate=0.5)
-    gated.network.colours[:] = 0.0
-    assert (gated.predict_array(image).mask == 2).all(), "the gate has the last word"
-
-
-def test_attention_with_symmetries_is_averaged_over_all_views() -> None:
-    image, _ = coloured(40, 40)
-    settings: dict[str, object] = {"attention": 0.4, "symmetries": True}
-    found = by_colour(classifier=FixedClassifier([0.5] * 4), **settings).predict_array(image)
-    turned = by_colour(classifier=FixedClassifier([0.5] * 4), **settings).predict_array(np.rot90(image).copy())
-    np.testing.assert_allclose(np.rot90(found.probabilities, axes=(1, 2)), turned.probabilities, atol=1e-5)
-
-
-def test_comparisons_have_no_share_of_attention(tmp_path: Path) -> None:
-    run = real_run(tmp_path / "run", attention=0.3)
-    full = Predictor.from_run(run)
-    assert full.settings.attention == 0.3 and full.classifier is not None
-    shutil.copytree(run / "pfscnet", RunFolder(run).comparison("full_supervision"))
-    other = Predictor.from_run(run, network="full_supervision")
-    assert other.settings.attention == 0.0 and other.classifier is None
 
 
 def test_images_of_one_size_share_a_pass_and_give_the_same() -> None:

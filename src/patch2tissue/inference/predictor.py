@@ -1,25 +1,16 @@
-"""A trained run, ready to draw tissue maps of arrays.
-
-PFSCNet draws the map; CRAANet can help in two ways [both our reading]. The gate takes out tissues that its
-classification finds absent from a tile. And its residual attention, as a softmax over tissues, can join PFSCNet's
-probabilities P by a weighted geometric mean, `P^(1−w) · A^w`, scaled to sum to one: two networks that err in different
-places, the second one of which is there anyway.
-"""
+"""A trained run, ready to draw tissue maps of arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from patch2tissue.config import ComparisonConfig, InferenceConfig
-from patch2tissue.craanet.attention_maps import enlarge
+from patch2tissue.config import InferenceConfig
 from patch2tissue.craanet.network import CRAANet, load_craanet
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
@@ -29,9 +20,6 @@ from patch2tissue.pfscnet.network import PFSCNet, load_pfscnet
 from patch2tissue.pseudo_labels.background import white_pixels
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
-
-_LEAST = 1e-12
-"""Least probability before tissues are taken out or maps are joined, so that no network alone can rule a tissue out."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +41,8 @@ class Predictor:
     Args:
         network: the segmentation network.
         tissues: its tissue set.
-        settings: tiles, overlap, batch, symmetries, gate, attention.
-        classifier: CRAANet, needed for the image-level gate and for attention in the map.
+        settings: tiles, overlap, batch, symmetries, gate.
+        classifier: CRAANet, needed for the image-level gate only.
         device: where to compute.
         dtype: autocast type, None for float32.
     """
@@ -90,8 +78,7 @@ class Predictor:
 
         Args:
             run: folder that `train` wrote.
-            network: `full_method`, or the name of a comparison. The method's comparisons stand for other methods, so
-                that their maps have no share of attention.
+            network: `full_method`, or the name of a comparison.
             symmetries: average over the 8 symmetries; None: as the run's configuration says.
             gate: drop tissues that CRAANet finds less likely than this; None: as the configuration says; 0: no gate.
             device: `auto`, `cpu`, `cuda` or `mps`; None: as the configuration says.
@@ -109,20 +96,17 @@ class Predictor:
             changes["symmetries"] = symmetries
         if gate is not None:
             changes["gate"] = gate or None
-        if network in ComparisonConfig.model_fields:
-            changes["attention"] = 0.0
         settings = config.inference.model_copy(update=changes)
         where = folder.pfscnet if network == "full_method" else folder.comparison(network)
         if not (where / "network.json").is_file():
             raise DataError(f"{where}: holds no trained network. Finish `patch2tissue train` for this run first.")
-        asks_classifier = settings.gate is not None or settings.attention > 0
         chosen = choose_device(device or config.hardware.device)
         set_threads(config.hardware)
         return cls(
             load_pfscnet(where, chosen),
             config.tissue_set(),
             settings,
-            classifier=load_craanet(folder.craanet, chosen) if asks_classifier else None,
+            classifier=load_craanet(folder.craanet, chosen) if settings.gate is not None else None,
             device=chosen,
             dtype=autocast_dtype(chosen, config.hardware.precision),
         )
@@ -169,38 +153,25 @@ class Predictor:
         return Prediction(mask, probabilities)
 
     def _network(self) -> Network:
-        network: Network = self._segmented
-        if self.classifier is not None and self.settings.attention > 0:
-            network = partial(self._with_attention, self.classifier)
-        if self.settings.symmetries:
-            network = average_symmetries(network)
-        if self.classifier is not None and self.settings.gate is not None:
-            network = partial(self._gated, self.classifier, self.settings.gate, network)
-        return network
+        return self._gated(average_symmetries(self._probabilities) if self.settings.symmetries else self._probabilities)
 
-    def _segmented(self, images: Tensor) -> Tensor:
+    def _probabilities(self, images: Tensor) -> Tensor:
         return torch.softmax(self.network(images).logits.float(), dim=1)
 
-    def _with_attention(self, classifier: CRAANet, images: Tensor) -> Tensor:
-        """Join both networks' maps."""
-        height, width = images.shape[-2:]
-        stride = classifier.encoder.output_stride
-        # as PFSCNet does with its input, so that both maps lie on the picture
-        padded = F.pad(images, (0, -width % stride, 0, -height % stride), mode="replicate")
-        scores = classifier(padded).attention.float()
-        attention = enlarge(scores.softmax(dim=1), (padded.shape[-2], padded.shape[-1]))[..., :height, :width]
-        share = self.settings.attention
-        joined = self._segmented(images).clamp(min=_LEAST) ** (1 - share) * attention.clamp(min=_LEAST) ** share
-        return joined / joined.sum(dim=1, keepdim=True)
-
-    @staticmethod
-    def _gated(classifier: CRAANet, gate: float, network: Network, images: Tensor) -> Tensor:
+    def _gated(self, network: Network) -> Network:
         """Let tissues that CRAANet finds absent from a tile get no pixels of it."""
-        probabilities = network(images)
-        likely = torch.sigmoid(classifier(images).logits.float())
-        allowed = likely >= gate
-        # a tile in which nothing is likely keeps its likeliest tissue
-        allowed[torch.arange(len(likely)), likely.argmax(dim=1)] = True
-        # the least value lets an allowed tissue win even where the network rules it out
-        kept = probabilities.clamp(min=_LEAST) * allowed[:, :, None, None]
-        return kept / kept.sum(dim=1, keepdim=True)
+        classifier, gate = self.classifier, self.settings.gate
+        if classifier is None or gate is None:
+            return network
+
+        def gated(images: Tensor) -> Tensor:
+            probabilities = network(images)
+            likely = torch.sigmoid(classifier(images).logits.float())
+            allowed = likely >= gate
+            # a tile in which nothing is likely keeps its likeliest tissue
+            allowed[torch.arange(len(likely)), likely.argmax(dim=1)] = True
+            # the least value lets an allowed tissue win even where the network rules it out
+            kept = probabilities.clamp(min=1e-12) * allowed[:, :, None, None]
+            return kept / kept.sum(dim=1, keepdim=True)
+
+        return gated
