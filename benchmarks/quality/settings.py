@@ -20,9 +20,9 @@ from patch2tissue.config import EncoderConfig, RunConfig
 
 Settings = dict[str, Any]
 
-VERSIONS: dict[str, int] = {}
-"""Raise the number of `craanet`, a name of `workshop.LABELS` or one of `workshop.TRAINERS` when its code changes what
-it gives: what was made by older code, and all that depends on it, is then made again."""
+VERSIONS: dict[str, int] = {"energy_of_mosaics": 2}
+"""Raise the number of `craanet`, a name of `workshop.LABELS`, one of `workshop.TRAINERS` or `energy_of_mosaics` when
+its code changes what it gives: what was made by older code, and all that depends on it, is then made again."""
 
 _ELSEWHERE = {"output", "seed", "data", "craanet", "pseudo_labels", "pfscnet", "comparisons", "inference", "hardware"}
 """Top-level fields that are taken apart below, or that change no result."""
@@ -167,6 +167,8 @@ def network_settings(config: RunConfig, row: Row, patches: int | None = None) ->
         if not any(pfscnet[name]["weight"] for name in ("dense_energy", "contrast", "consistency")):
             del pfscnet["losses_start"]
     settings = {"trainer": row.trainer} | _common(config, patches) | flat({"pfscnet": pfscnet}) | _version(row.trainer)
+    if pfscnet["mosaic"] and pfscnet["dense_energy"]["weight"]:
+        settings |= _version("energy_of_mosaics")
     settings |= {f"labels.{name}": value for name, value in label_settings(config, row.labels, patches).items()}
     if row.labels == "masks" and config.pfscnet.init == "craanet":
         settings |= {f"start.{name}": value for name, value in stage1_settings(config, patches).items()}

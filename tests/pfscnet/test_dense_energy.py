@@ -162,6 +162,35 @@ def hard_labels(labels, tissues=2):
     return F.one_hot(labels, tissues).permute(0, 3, 1, 2).double()
 
 
+@pytest.mark.parametrize("sample", [{}, {"rows": 30}, {"displacements": 1000}])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_parts_of_a_composed_picture_do_not_see_each_other(sample, balanced):
+    images, probabilities, valid, weights = example(height=5, width=6)
+    part = torch.zeros(2, 5, 6, dtype=torch.bool)
+    part[0, :, 3:] = True
+    part[1, 2:, :4] = True
+    settings = {"sigma_rgb": 60.0, "balanced": balanced, "normalise": False}
+    composed, apart = probabilities.clone().requires_grad_(), probabilities.clone().requires_grad_()
+    energy = dense_energy(images, composed, valid, weights=weights, part=part, **settings, **sample)
+    expected = sum(dense_energy(images, apart, valid * of, weights=weights, **settings) for of in (part, ~part))
+    torch.testing.assert_close(energy, expected)
+    energy.backward()
+    expected.backward()
+    torch.testing.assert_close(composed.grad, apart.grad)
+    if not balanced:
+        assert energy < 0.9 * dense_energy(images, probabilities, valid, weights=weights, **settings)
+
+
+def test_a_coarse_pixel_on_the_line_between_parts_is_of_neither():
+    images = torch.full((1, 3, 8, 8), 0.5)
+    disagree = torch.zeros(1, 2, 8, 8)
+    part = torch.zeros(1, 8, 8, dtype=torch.bool)
+    part[:, :, 3:] = True  # the line runs through the second column of a grid of 4
+    disagree[:, 0, :, :3], disagree[:, 1, :, 3:] = 1, 1
+    assert dense_energy(images, disagree, grid=4).item() > 0.1
+    assert dense_energy(images, disagree, part=part, grid=4).item() < 0.1
+
+
 def test_rises_when_like_neighbours_disagree():
     images = half_and_half(60)
     along = torch.zeros(1, 16, 16, dtype=torch.long)

@@ -42,6 +42,7 @@ def test_each_pixel_keeps_the_tissue_of_the_picture_it_comes_from(seed: int, kin
         named = torch.tensor([labels[j] for j in sources]).amax(dim=0).float()
         assert torch.equal(result.labels[i], named)
     assert torch.equal(result.inside, inside)
+    assert torch.equal(result.part, source != torch.arange(len(labels))[:, None, None])
 
 
 def test_off_and_too_few_patches_change_nothing() -> None:

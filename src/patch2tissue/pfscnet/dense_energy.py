@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from patch2tissue.gaussian_kernel import (
+    GREY_LEVELS,
     PixelFeatures,
     at_least_float32,
     filter_all,
@@ -33,6 +34,8 @@ from patch2tissue.pfscnet.sampled_kernel import filter_displaced, filter_some, s
 from patch2tissue.tissues import IGNORE_INDEX
 
 Rows = int | Literal["auto"] | None
+_APART = 100.0
+"""Added to a colour, in units of its whole range, so that the kernel between the parts of a composed picture is 0."""
 DISPLACEMENTS_ON_CPU = 64
 """Displacements that rows="auto" samples on a CPU, where the exact kernel is too slow for training."""
 
@@ -85,7 +88,9 @@ class _Energy(torch.autograd.Function):
         return grad_energy * gradient, None, None, None, None, None, None
 
 
-def _check(images: Tensor, probabilities: Tensor, valid: Tensor | None, weights: Tensor | None) -> None:
+def _check(
+    images: Tensor, probabilities: Tensor, valid: Tensor | None, weights: Tensor | None, part: Tensor | None
+) -> None:
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be [B, 3, H, W], got {list(images.shape)}")
     if not images.is_floating_point():
@@ -96,7 +101,7 @@ def _check(images: Tensor, probabilities: Tensor, valid: Tensor | None, weights:
             f"got {list(probabilities.shape)}"
         )
     expected = [images.shape[0], *images.shape[2:]]
-    for name, given in (("valid", valid), ("weights", weights)):
+    for name, given in (("valid", valid), ("weights", weights), ("part", part)):
         if given is not None and list(given.shape) != expected:
             raise ValueError(f"{name} must be [B, H, W] = {expected} as the images are, got {list(given.shape)}")
 
@@ -119,6 +124,7 @@ def dense_energy(
     valid: Tensor | None = None,
     *,
     weights: Tensor | None = None,
+    part: Tensor | None = None,
     sigma_rgb: float = 15.0,
     sigma_xy: float = 20.0,
     grid: int = 56,
@@ -139,6 +145,8 @@ def dense_energy(
         valid: [B, H, W] bool, or float in 0..1: which pixels count at all; None for all. A pixel with 0 contributes
             nothing and gets no gradient.
         weights: [B, H, W] in 0..1, the soft filter s; None for 1. Does not enter the normaliser. Taken as constant.
+        part: [B, H, W] bool, where a picture composed of two shows the second one: pairs of pixels from different parts
+            do not count, since likeness across such a line says nothing. None for pictures of one piece.
         sigma_rgb: colour scale in grey levels of 255.
         sigma_xy: distance scale in pixels of the image (it shrinks with the grid).
         grid: longest side of the grid on which the kernel is evaluated; smaller images keep their size.
@@ -169,7 +177,7 @@ def dense_energy(
     >>> round(dense_energy(images, undecided).item(), 4)
     0.5
     """
-    _check(images, probabilities, valid, weights)
+    _check(images, probabilities, valid, weights, part)
     if min(sigma_rgb, sigma_xy) <= 0 or grid < 1 or (block is not None and block < 1):
         raise ValueError("sigma_rgb and sigma_xy must be positive, grid and block at least 1")
     with full_precision(probabilities.device):
@@ -184,6 +192,11 @@ def dense_energy(
             ones = probabilities.new_ones(images.shape[0], 1, *size)
             small = masked_resize(images.to(probabilities), mask, size)
             features = pixel_features(small, sigma_rgb, sigma_xy, (height, width))
+            if part is not None:
+                # a coarse pixel on the line is of neither part, and far from both
+                features.color[..., 0] += (
+                    _APART * GREY_LEVELS / sigma_rgb * resize(part[:, None].to(small), size).flatten(1)
+                )
             flat_weight, flat_valid = (
                 (ones if x is None else resize(x, size)).flatten(2).mT.contiguous() for x in (weight, mask)
             )
@@ -286,14 +299,16 @@ class DenseEnergyLoss(nn.Module):
         probabilities: Tensor,
         valid: Tensor | None = None,
         weights: Tensor | None = None,
+        part: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return the scalar loss for images [B, 3, H, W], probabilities [B, K, H, W] and valid [B, H, W]."""
+        """Return the scalar loss for images [B, 3, H, W], probabilities [B, K, H, W], valid and part [B, H, W]."""
         return dense_energy(
             images,
             probabilities,
             valid,
             weights=weights,
+            part=part,
             sigma_rgb=self.sigma_rgb,
             sigma_xy=self.sigma_xy,
             grid=self.grid,

@@ -33,6 +33,7 @@ class Mosaic(NamedTuple):
         labels: float [B, K], tissues of each picture now.
         inside: [B, S, S], pixels that belong to the picture.
         changed: bool [B].
+        part: bool [B, S, S], pixels of a mosaic that are from the other patch.
         confidence: [B, S, S] of the targets, None if none was given.
     """
 
@@ -41,6 +42,7 @@ class Mosaic(NamedTuple):
     labels: Tensor
     inside: Tensor
     changed: Tensor
+    part: Tensor
     confidence: Tensor | None = None
 
 
@@ -127,11 +129,13 @@ def make_mosaics(
     chances.fill_diagonal_(0)
     takes_part &= chances.sum(dim=1) > 0
     own = takes_part.nonzero().flatten()
+    part = torch.zeros_like(target, dtype=torch.bool)
     if not len(own):
-        return Mosaic(images, target, labels, inside, takes_part.to(images.device), confidence)
+        return Mosaic(images, target, labels, inside, takes_part.to(images.device), part, confidence)
     other = torch.multinomial(chances[own], 1).flatten().to(images.device)
     own = own.to(images.device)
     stays = smooth_regions(len(own), images.shape[-1], images.device)
+    part[own] = ~stays
     exact = torch.where(
         ((tissues == 1)[:, None, None]) & (target != IGNORE_INDEX), labels.argmax(dim=1)[:, None, None], target
     )
@@ -149,5 +153,6 @@ def make_mosaics(
         present,
         joined(inside),
         takes_part.to(images.device),
+        part,
         None if confidence is None else joined(confidence),
     )

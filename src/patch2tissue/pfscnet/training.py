@@ -91,6 +91,7 @@ class PFSCNetStage(Stage):
     def training_step(self, images: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """One step: cross-entropy, and after the warm-up dense energy, contrast and correction."""
         target = batch["target"].long()
+        part: Tensor | None = None
         if self.config.mosaic > 0:
             mosaic = make_mosaics(
                 images,
@@ -103,6 +104,7 @@ class PFSCNetStage(Stage):
             )
             images = mosaic.images.contiguous(memory_format=torch.channels_last)
             target, batch = mosaic.target, batch | {"labels": mosaic.labels, "inside": mosaic.inside}
+            part = mosaic.part
             if mosaic.confidence is not None:
                 batch = batch | {"confidence": mosaic.confidence}
         output = self.network(images)
@@ -118,7 +120,7 @@ class PFSCNetStage(Stage):
         loss = losses["loss_ce"]
         if started and self.config.dense_energy.weight > 0:
             weights = soft_filter(probabilities, used) if self.config.dense_energy.soft_filter else None
-            losses["loss_energy"] = self.energy(images, probabilities, batch["inside"], weights=weights)
+            losses["loss_energy"] = self.energy(images, probabilities, batch["inside"], weights=weights, part=part)
             loss = loss + self.config.dense_energy.weight * losses["loss_energy"]
         if contrasting:
             size = output.embedding.shape[-2:]
