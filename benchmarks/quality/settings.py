@@ -27,7 +27,7 @@ its code changes what it gives: what was made by older code, and all that depend
 _ELSEWHERE = {"output", "seed", "data", "craanet", "pseudo_labels", "pfscnet", "comparisons", "inference", "hardware"}
 """Top-level fields that are taken apart below, or that change no result."""
 
-_BESIDE_TRAINING = ("path", "cache", "test_path")
+_BESIDE_TRAINING = ("path", "cache", "test_path", "um_per_pixel")
 """Fields of `data` that say where, not what; the pictures themselves are told by `source`."""
 
 _PEERS = {"seam": "seam", "mlps": "mlps", "mlps_deep": "mlps"}

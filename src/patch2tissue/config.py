@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +49,9 @@ class DataConfig(_Section):
     test_path: Path | None = Field(None, description="folder with img/ and mask/ to score on instead of test/ of path")
     source: SyntheticSource | RegionSource | None = Field(
         None, discriminator="kind", description="how to make the data folder if it does not exist"
+    )
+    um_per_pixel: float | None = Field(
+        None, gt=0, description="resolution of the patches in µm per pixel; null: that of the tissue set"
     )
     patch_size: int | None = Field(None, ge=32, description="crop or pad training patches to this size; null: as is")
     stain_jitter: float = Field(0.05, ge=0, le=0.5, description="spread of the stain augmentation in HED space")
@@ -297,10 +301,17 @@ class RunConfig(_Section):
         return self
 
     def tissue_set(self) -> TissueSet:
-        """The tissue set this run uses."""
+        """The tissue set this run uses, with the resolution of its patches."""
         if isinstance(self.tissues, dict):
-            return tissue_set_from_dict(self.tissues, "config field 'tissues'")
-        return load_tissue_set(self.tissues)
+            tissues = tissue_set_from_dict(self.tissues, "config field 'tissues'")
+        else:
+            tissues = load_tissue_set(self.tissues)
+        resolution = self.data.um_per_pixel
+        if resolution is None and isinstance(self.data.source, SyntheticSource):
+            from patch2tissue.data.synthetic.patches import UM_PER_PIXEL
+
+            resolution = UM_PER_PIXEL
+        return tissues if resolution is None else replace(tissues, um_per_pixel=resolution)
 
     def stage2_encoder(self) -> EncoderConfig:
         """Encoder of PFSCNet: its own, or that of stage 1."""
