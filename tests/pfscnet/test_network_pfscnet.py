@@ -43,3 +43,11 @@ def test_saved_network_is_the_same(tmp_path: Path) -> None:
     assert torch.equal(network(image).logits, loaded(image).logits)
     save_pfscnet(loaded, tmp_path / "again")
     assert (tmp_path / "again" / "network.json").read_text() == (tmp_path / "network.json").read_text()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 71)])
+def test_segment_gives_the_logits_of_forward(size: tuple[int, int]) -> None:
+    network = PFSCNet(EncoderConfig(name="resnet10t", output_stride=16), 3, decoder_channels=16).eval()
+    images = torch.rand(2, 3, *size)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.segment(images), network(images).logits, rtol=0, atol=0)

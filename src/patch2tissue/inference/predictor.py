@@ -140,6 +140,10 @@ class Predictor:
             predictions.extend(self._prediction(*pair) for pair in zip(part, found, strict=True))
         return predictions
 
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities of images of one size in one pass: uint8 RGB [B, H, W, 3] to float32 [B, K, H, W]."""
+        return predict_batch(self._network(), images, device=self.device, dtype=self.dtype)
+
     def fits_whole(self, image: np.ndarray) -> bool:
         """Whether an image [H, W, 3] needs no tiles."""
         height, width = image.shape[:2]
@@ -156,7 +160,7 @@ class Predictor:
         return self._gated(average_symmetries(self._probabilities) if self.settings.symmetries else self._probabilities)
 
     def _probabilities(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.network(images).logits.float(), dim=1)
+        return torch.softmax(self.network.segment(images).float(), dim=1)
 
     def _gated(self, network: Network) -> Network:
         """Let tissues that CRAANet finds absent from a tile get no pixels of it."""

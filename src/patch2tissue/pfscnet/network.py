@@ -108,17 +108,29 @@ class PFSCNet(nn.Module):
         Args:
             images: float RGB in 0..1, [B, 3, H, W].
         """
-        height, width = images.shape[-2:]
+        decoded = self._decoded(images)
+        embedding = F.normalize(self.embedding_head(decoded).float(), dim=1)
+        return PFSCNetOutput(self._logits(decoded, images), embedding)
+
+    def segment(self, images: Tensor) -> Tensor:
+        """The logits of `forward` without the embedding, which only training needs."""
+        return self._logits(self._decoded(images), images)
+
+    def _decoded(self, images: Tensor) -> Tensor:
+        """Decoder features [B, C, h, w] of images that are padded to a multiple of the output stride."""
         stride = self.encoder.output_stride
-        below, right = -height % stride, -width % stride
+        below, right = -images.shape[-2] % stride, -images.shape[-1] % stride
         padded = F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
         features = self.encoder(padded)
-        decoded = self.decoder([None, None, features[self.fine], features[-1]])
-        logits = F.interpolate(
-            self.classifier(decoded).float(), size=padded.shape[-2:], mode="bilinear", align_corners=False
-        )
-        embedding = F.normalize(self.embedding_head(decoded).float(), dim=1)
-        return PFSCNetOutput(logits[..., :height, :width], embedding)
+        decoded: Tensor = self.decoder([None, None, features[self.fine], features[-1]])
+        return decoded
+
+    def _logits(self, decoded: Tensor, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        stride = self.encoder.output_stride
+        size = (height + -height % stride, width + -width % stride)
+        logits = F.interpolate(self.classifier(decoded).float(), size=size, mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
 
 
 def save_pfscnet(network: PFSCNet, folder: Path) -> None:
