@@ -76,3 +76,55 @@ class EpochProgress:
                 console.print(
                     f"{self.title}: epoch {epoch + 1}/{self.epochs}  {text}  ({elapsed:.0f} s)", highlight=False
                 )
+
+
+class SlideProgress:
+    """Progress over slides: one bar for the slide under way, with what is done of it and how many slides are done.
+
+    Args:
+        slides: number of slides.
+        shown: whether anything is shown.
+    """
+
+    def __init__(self, slides: int, *, shown: bool = True) -> None:
+        self._slides, self._shown, self._number = slides, shown, 0
+        self._bars = Progress(*_columns(), TextColumn("tiles"), console=console)
+        self._task = self._bars.add_task("slides", total=None)
+        self._name = ""
+
+    def __enter__(self) -> SlideProgress:
+        if self._shown and console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown and console.is_terminal:
+            self._bars.stop()
+
+    def begin(self, name: str, tiles: int, done: int) -> None:
+        """Start the next slide, of which some tiles are done already."""
+        self._number += 1
+        self._name = f"{name} ({self._number}/{self._slides})" if self._slides > 1 else name
+        self._bars.reset(self._task, total=tiles, completed=done, description=self._name)
+
+    def advance_to(self, tiles: int) -> None:
+        """So many tiles of the slide are done."""
+        self._bars.update(self._task, completed=tiles)
+
+    def step(self, what: str) -> None:
+        """Say what is done after the last tile."""
+        self._bars.update(self._task, description=f"{self._name}: {what}")
+
+    def end(self) -> None:
+        """The slide is done; where no terminal is, a line says so."""
+        if self._shown and not console.is_terminal:
+            task = self._bars.tasks[0]
+            console.print(f"{self._name}: {task.completed:.0f} tiles ({task.elapsed or 0.0:.0f} s)", highlight=False)
+
+    def skip(self, name: str) -> None:
+        """A slide was done by an earlier call."""
+        self._number += 1
+        if self._shown:
+            console.print(f"{name}: done already", highlight=False)

@@ -23,6 +23,7 @@ from patch2tissue.cli.predict import predict
 from patch2tissue.cli.pseudo_labels import pseudo_labels
 from patch2tissue.cli.report import report
 from patch2tissue.cli.score import score
+from patch2tissue.cli.slide import app as slide_app
 from patch2tissue.cli.synthetic import synthetic
 from patch2tissue.cli.train import train
 from patch2tissue.errors import Patch2TissueError
@@ -50,6 +51,7 @@ _PANELS = {
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel)(_command)
+app.add_typer(slide_app, rich_help_panel="Whole slides")
 
 
 def _print_version(asked: bool) -> None:

@@ -42,10 +42,18 @@ def blend(image: np.ndarray, mask: np.ndarray, tissues: TissueSet, opacity: floa
     return result
 
 
-def overlay_picture(image: np.ndarray, mask: np.ndarray, tissues: TissueSet) -> Image.Image:
-    """The blended image with a legend strip of the tissues that occur, and their shares, below it."""
+def overlay_picture(image: np.ndarray, mask: np.ndarray, tissues: TissueSet, *, of_tissue: bool = False) -> Image.Image:
+    """The blended image with a legend strip of the tissues that occur, and their shares, below it.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        mask: uint8 [H, W].
+        tissues: gives names and colours.
+        of_tissue: give shares of all pixels with a tissue; otherwise of the image.
+    """
     picture = Image.fromarray(blend(image, mask, tissues))
-    shares = np.bincount(mask.ravel(), minlength=256)[: len(tissues)] / mask.size
+    counts = np.bincount(mask.ravel(), minlength=256)[: len(tissues)]
+    shares = counts / max(1, counts.sum() if of_tissue else mask.size)
     size = int(np.clip(picture.width / 28, 11, 22))
     font = ImageFont.load_default(size)
     present = [(tissue, _percent(share)) for tissue, share in zip(tissues.tissues, shares, strict=True) if share > 0]

@@ -17,26 +17,26 @@ WINDOW_SIGMA = 0.125
 """Standard deviation of the blending window as a share of the tile."""
 
 
-def tile_grid(height: int, width: int, tile: int, overlap: float) -> list[tuple[int, int]]:
-    """Upper left corners (y, x) of tiles that cover an image, row by row.
+def tile_positions(length: int, tile: int, overlap: float) -> list[int]:
+    """Offsets of tiles along one side of an image, in pixels.
 
     Args:
-        height: of the image in pixels.
-        width: of the image in pixels.
+        length: of the side in pixels.
         tile: side of a tile in pixels.
         overlap: least share of a tile that it shares with its neighbour, 0 ≤ overlap < 1.
 
     Returns:
-        Corners; the last row and column are shifted inwards. A side not longer than a tile has one position.
+        Ascending offsets; the last tile is shifted inwards. A side not longer than a tile has one position.
     """
+    if length <= tile:
+        return [0]
     step = max(1, int(tile * (1.0 - overlap)))
+    return sorted({*range(0, length - tile, step), length - tile})
 
-    def positions(length: int) -> list[int]:
-        if length <= tile:
-            return [0]
-        return sorted({*range(0, length - tile, step), length - tile})
 
-    return [(y, x) for y in positions(height) for x in positions(width)]
+def tile_grid(height: int, width: int, tile: int, overlap: float) -> list[tuple[int, int]]:
+    """Upper left corners (y, x) of tiles that cover an image, row by row; see `tile_positions`."""
+    return [(y, x) for y in tile_positions(height, tile, overlap) for x in tile_positions(width, tile, overlap)]
 
 
 def blending_window(height: int, width: int) -> Tensor:

@@ -61,7 +61,7 @@ class OpenSlideSlide(Slide):
             found = self._handle.read_region(location, level, (width, height))
         except openslide.OpenSlideError as error:
             raise _damaged(self.path, error) from None
-        if found.getextrema()[3] == (255, 255):
+        if found.getchannel("A").getextrema() == (255, 255):
             return np.array(found.convert("RGB"))
         # what was not scanned is transparent
         laid = Image.new("RGBA", found.size, self._background)

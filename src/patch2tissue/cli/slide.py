@@ -1,0 +1,15 @@
+"""`patch2tissue slide …`: the commands for whole slides."""
+
+from __future__ import annotations
+
+import typer
+
+from patch2tissue.cli.slide_predict import slide_predict
+
+app = typer.Typer(
+    name="slide",
+    help="Whole slides: cut tiles to label, draw tissue maps that QuPath opens, score them.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("predict")(slide_predict)

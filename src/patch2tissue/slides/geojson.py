@@ -1,0 +1,280 @@
+"""Pieces of tissue as GeoJSON that QuPath imports, and annotations read from it.
+
+QuPath wants, of each feature, a classification with a name and a colour, and its type inside the properties; rings that
+are closed, polygons that are valid, and multi-polygons of two parts or more. It counts pixels of the slide's full size
+from the left upper corner of the scanned area.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from patch2tissue.atomic import atomic_path
+from patch2tissue.errors import DataError
+from patch2tissue.slides.polygons import Piece
+from patch2tissue.tissues import TissueSet
+
+MOST_ANNOTATIONS = 10_000
+"""Pieces up to which they are annotations, which a person edits in QuPath; more are detections, which it draws fast."""
+
+_NAMESPACE = uuid.UUID("8f7a2a0e-6c0b-5d43-9a77-1f3f6a5d2c11")
+_DECIMALS = 2
+_KIND = "\0"
+_LARGEST = 2**31
+
+
+@dataclass
+class TissueSummary:
+    """Pieces of one tissue and the length of their outlines in mm, holes included."""
+
+    pieces: int = 0
+    perimeter_mm: float = 0.0
+
+
+@dataclass
+class GeoJSONSummary:
+    """What was written: `annotation` or `detection`, and the tissues by name."""
+
+    kind: str = "annotation"
+    tissues: dict[str, TissueSummary] = field(default_factory=dict)
+
+
+def write_geojson(
+    path: Path,
+    pieces: Iterable[Piece],
+    tissues: TissueSet,
+    *,
+    scale: tuple[float, float],
+    um_per_pixel: tuple[float, float],
+    most_annotations: int = MOST_ANNOTATIONS,
+) -> GeoJSONSummary:
+    """Write pieces as a feature collection, atomically and one by one; same pieces, same bytes.
+
+    Args:
+        path: the file; compressed if its name ends in `.gz`.
+        pieces: in map pixels.
+        tissues: gives names and colours.
+        scale: (sx, sy), level-0 pixels per map pixel.
+        um_per_pixel: (x, y) of the map.
+        most_annotations: see `MOST_ANNOTATIONS`.
+    """
+    summary = GeoJSONSummary(tissues={name: TissueSummary() for name in tissues.names})
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=Path(path).parent) as spool:
+        count = 0
+        for piece in pieces:
+            tissue = tissues.tissues[piece.tissue]
+            perimeter = piece.perimeter(um_per_pixel)
+            area = piece.pixels * um_per_pixel[0] * um_per_pixel[1]
+            spool.write(_feature(piece, tissue.name, tissue.color, scale, area, perimeter) + "\n")
+            entry = summary.tissues[tissue.name]
+            entry.pieces, entry.perimeter_mm = entry.pieces + 1, entry.perimeter_mm + perimeter / 1000
+            count += 1
+        summary.kind = "annotation" if count <= most_annotations else "detection"
+        spool.seek(0)
+        with atomic_path(Path(path)) as temporary, _text_writer(temporary, str(path).endswith(".gz")) as file:
+            file.write('{"type":"FeatureCollection","features":[')
+            for number, line in enumerate(spool):
+                file.write(("," if number else "") + "\n" + line.rstrip("\n").replace(_KIND, summary.kind, 1))
+            file.write("\n]}\n")
+    return summary
+
+
+class _text_writer:
+    """A UTF-8 text file, compressed without a time of day in it if wanted."""
+
+    def __init__(self, path: Path, compressed: bool) -> None:
+        self._raw = path.open("wb")
+        self._packed = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0) if compressed else None
+
+    def __enter__(self) -> _text_writer:
+        return self
+
+    def write(self, text: str) -> None:
+        (self._packed or self._raw).write(text.encode("utf-8"))
+
+    def __exit__(self, *error: object) -> None:
+        if self._packed is not None:
+            self._packed.close()
+        self._raw.close()
+
+
+def _feature(
+    piece: Piece, name: str, color: tuple[int, int, int], scale: tuple[float, float], area: float, perimeter: float
+) -> str:
+    shape = _rounded(piece.polygon, scale)
+    rings = [_coordinates(ring) for ring in (shape.exterior, *shape.interiors)]
+    identity = f"{name}:{piece.pixels}:{rings[0][:2]}"
+    feature = {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, identity)),
+        "geometry": {"type": "Polygon", "coordinates": rings},
+        "properties": {
+            "objectType": "@",
+            "classification": {"name": name, "color": list(color)},
+            "isLocked": False,
+            "measurements": {"Area µm^2": round(area, 3), "Perimeter µm": round(perimeter, 3)},
+        },
+    }
+    text = json.dumps(feature, separators=(",", ":"), ensure_ascii=False)
+    return text.replace('"objectType":"@"', f'"objectType":"{_KIND}"', 1)
+
+
+def _rounded(polygon: shapely.Polygon, scale: tuple[float, float]) -> shapely.Polygon:
+    """The polygon in level-0 pixels to two decimals; with all its digits where rounding would make it invalid."""
+    scaled = shapely.transform(polygon, lambda points: points * scale)
+    rounded = shapely.transform(scaled, lambda points: np.round(points, _DECIMALS))
+    return rounded if rounded.is_valid else scaled
+
+
+def _coordinates(ring: shapely.LinearRing) -> list[list[float]]:
+    points = shapely.get_coordinates(ring)
+    whole = np.rint(points)
+    listed: list[list[float]] = (whole.astype(np.int64) if np.array_equal(points, whole) else points).tolist()
+    return listed
+
+
+def read_geojson(path: Path) -> list[tuple[str | None, shapely.Polygon | shapely.MultiPolygon]]:
+    """Read areas: a feature collection, a list of features, or one feature or geometry, as QuPath and others write.
+
+    Points and lines hold no area and are passed over.
+
+    Args:
+        path: `.geojson`, `.json`, or either with `.gz`.
+
+    Returns:
+        (name of the classification or None, valid shape in level-0 pixels), in the file's order.
+
+    Raises:
+        DataError: if the file is no GeoJSON, or a shape makes no sense.
+    """
+    path = Path(path)
+    found = []
+    for number, feature in enumerate(_features(path, _loaded(path)), start=1):
+        geometry = feature.get("geometry", feature if "coordinates" in feature else None)
+        if not isinstance(geometry, dict):
+            raise DataError(f"{path}, feature {number}: has no geometry.")
+        shape = _shape(geometry, f"{path}, feature {number}")
+        if shape is not None:
+            found.append((_classification(feature), shape))
+    return found
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        return json.loads(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    except (EOFError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is no GeoJSON ({str(error).splitlines()[0]}).") from None
+
+
+def _features(path: Path, plain: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(plain, dict) and plain.get("type") == "FeatureCollection":
+        plain = plain.get("features")
+    elif isinstance(plain, dict) and "type" in plain:
+        plain = [plain]
+    if not isinstance(plain, list) or not all(isinstance(item, dict) for item in plain):
+        raise DataError(f"{path}: is no GeoJSON: it holds neither a feature collection nor features.")
+    yield from plain
+
+
+def _shape(geometry: dict[str, Any], where: str) -> shapely.Polygon | shapely.MultiPolygon | None:
+    kind = geometry.get("type")
+    if kind == "GeometryCollection":
+        parts = [_shape(part, where) for part in geometry.get("geometries") or [] if isinstance(part, dict)]
+        return _area(shapely.union_all([part for part in parts if part is not None]))
+    if kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
+        return None
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise DataError(f"{where}: has a geometry of the unknown type '{kind}'.")
+    coordinates: Any = geometry.get("coordinates")
+    try:
+        polygons = [[_ring(ring) for ring in rings] for rings in (coordinates if kind != "Polygon" else [coordinates])]
+        shapes = [shapely.Polygon(rings[0], rings[1:]) for rings in polygons]
+    except (TypeError, ValueError, IndexError, KeyError, shapely.GEOSException):
+        raise DataError(f"{where}: has coordinates that make no polygon.") from None
+    return _area(shapely.union_all([shapely.make_valid(shape) for shape in shapes]))
+
+
+def _ring(points: Any) -> np.ndarray:
+    ring = np.array([[float(point[0]), float(point[1])] for point in points], np.float64)
+    if len(ring) < 3 or not np.isfinite(ring).all() or np.abs(ring).max() > _LARGEST:
+        raise ValueError
+    return ring
+
+
+def _area(shape: Any) -> shapely.Polygon | shapely.MultiPolygon | None:
+    """The polygonal part of a shape."""
+    if isinstance(shape, shapely.GeometryCollection):
+        shape = shapely.union_all([part for part in shape.geoms if part.area > 0])
+    if not isinstance(shape, (shapely.Polygon, shapely.MultiPolygon)) or shape.is_empty:
+        return None
+    return shape
+
+
+def _classification(feature: dict[str, Any]) -> str | None:
+    properties = feature.get("properties")
+    found = properties.get("classification") if isinstance(properties, dict) else None
+    if isinstance(found, dict):
+        names = found.get("names")
+        name = ": ".join(map(str, names)) if isinstance(names, list) and names else found.get("name")
+        return None if name is None else str(name)
+    return found if isinstance(found, str) else None
+
+
+def validate_qupath(path: Path) -> list[str]:
+    """What QuPath's reader would refuse or misread in a file; an empty list if it takes all of it."""
+    problems = []
+    for number, feature in enumerate(_features(Path(path), _loaded(Path(path))), start=1):
+        problems += [f"feature {number}: {problem}" for problem in _problems(feature)]
+    return problems
+
+
+def _problems(feature: dict[str, Any]) -> Iterator[str]:
+    if feature.get("type") != "Feature":
+        yield "is not of the type 'Feature'"
+    try:
+        uuid.UUID(str(feature.get("id")))
+    except ValueError:
+        yield "has an id that is no UUID"
+    properties = feature.get("properties") or {}
+    if properties.get("objectType") not in ("annotation", "detection"):
+        yield "does not say inside its properties whether it is an annotation or a detection"
+    classification = properties.get("classification")
+    if not isinstance(classification, dict) or not classification.get("name"):
+        yield "has no classification with a name"
+    elif not _is_color(classification.get("color")):
+        yield "has a classification without a colour of three whole numbers from 0 to 255"
+    values = (properties.get("measurements") or {}).values()
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+        yield "has a measurement that is no number"
+    geometry = feature.get("geometry") or {}
+    polygons = geometry.get("coordinates") or []
+    if geometry.get("type") == "Polygon":
+        polygons = [polygons]
+    elif geometry.get("type") != "MultiPolygon" or len(polygons) < 2:
+        yield "is neither a polygon nor a multi-polygon of two parts or more"
+        return
+    for rings in polygons:
+        if any(len(ring) < 4 or ring[0] != ring[-1] for ring in rings):
+            yield "has a ring that is not closed"
+        elif not shapely.Polygon(rings[0], rings[1:]).is_valid:
+            yield "has an invalid polygon"
+
+
+def _is_color(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value)

@@ -1,0 +1,106 @@
+"""Pieces of tissue as polygons: traced along the pixels' edges, holes kept, simplified within a tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import shapely
+
+from patch2tissue.slides.contours import ContourTracer, Ring
+from patch2tissue.slides.rows import Rows
+
+STRIP_PIXELS = 2**24
+"""Pixels of a map that are traced at a time."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A connected region of one tissue; pixels that touch at a corner only are not connected.
+
+    Attributes:
+        tissue: its index.
+        polygon: in map pixels, valid, with its holes.
+        pixels: area in pixels before the polygon was simplified.
+    """
+
+    tissue: int
+    polygon: shapely.Polygon
+    pixels: int
+
+    def perimeter(self, scale: tuple[float, float] = (1.0, 1.0)) -> float:
+        """Length of the polygon's outline, holes included.
+
+        That of pixel edges is up to 1.27 times that of the true outline on average; that of a simplified polygon is
+        close to it.
+
+        Args:
+            scale: units per map pixel along x and y.
+        """
+        return float(shapely.transform(self.polygon, lambda points: points * scale).length)
+
+
+def trace(rows: Rows, tissues: int, *, simplify: float = 0.0, strip_pixels: int = STRIP_PIXELS) -> Iterator[Piece]:
+    """Trace the pieces of all tissues of a map.
+
+    The map is read a strip at a time; in memory are the outlines that reach into the rows being read, and their holes.
+
+    Args:
+        rows: uint8 [H, W]; values of `tissues` and more are nothing.
+        tissues: number of tissues K.
+        simplify: tolerance in map pixels by which an outline may be moved (Douglas-Peucker); 0: pixel edges. Each
+            piece is simplified for itself, so that two pieces that touch may overlap or leave a gap, narrower than
+            twice the tolerance. A piece that would vanish keeps its pixel edges.
+        strip_pixels: about how many pixels are read at a time.
+
+    Yields:
+        Pieces, as they are closed.
+    """
+    height, width = rows.shape[:2]
+    tracers = [ContourTracer(width) for _ in range(tissues)]
+    holes: list[list[Ring]] = [[] for _ in range(tissues)]
+    step = max(1, strip_pixels // width)
+    for top in range(0, height, step):
+        strip = rows.read(top, min(height, top + step))
+        for tissue, tracer in enumerate(tracers):
+            yield from _pieces(tissue, tracer.add(strip == tissue), holes[tissue], simplify)
+    for tissue, tracer in enumerate(tracers):
+        yield from _pieces(tissue, tracer.finish(), holes[tissue], simplify)
+
+
+def _pieces(tissue: int, rings: list[Ring], holes: list[Ring], simplify: float) -> Iterator[Piece]:
+    """Pieces of outlines that were closed; holes of outlines that are still open are added to `holes`."""
+    outer = [ring for ring in rings if ring.area > 0]
+    holes.extend(ring for ring in rings if ring.area < 0)
+    inside = _assign(outer, holes)
+    for index, ring in enumerate(outer):
+        own = inside[index]
+        polygon = shapely.Polygon(ring.vertices, [hole.vertices for hole in own])
+        pixels = ring.area + sum(hole.area for hole in own)
+        yield Piece(tissue, _simplified(polygon, simplify), pixels)
+
+
+def _assign(outer: list[Ring], holes: list[Ring]) -> list[list[Ring]]:
+    """Holes of each outline; those that are assigned are taken out of `holes`."""
+    inside: list[list[Ring]] = [[] for _ in outer]
+    if not outer or not holes:
+        return inside
+    # an outline closes below its holes, so that the holes of these outlines are all known
+    tree = shapely.STRtree(shapely.points([hole.pixel_above() for hole in holes]))
+    found = tree.query([shapely.Polygon(ring.vertices) for ring in outer], predicate="contains")
+    owner: dict[int, int] = {}
+    for index, hole in found.T.tolist():
+        if hole not in owner or outer[index].area < outer[owner[hole]].area:
+            owner[hole] = index
+    for hole in sorted(owner):
+        inside[owner[hole]].append(holes[hole])
+    holes[:] = [hole for number, hole in enumerate(holes) if number not in owner]
+    return inside
+
+
+def _simplified(polygon: shapely.Polygon, tolerance: float) -> shapely.Polygon:
+    if tolerance <= 0:
+        return polygon
+    found = shapely.simplify(polygon, tolerance, preserve_topology=True)
+    usable = isinstance(found, shapely.Polygon) and found.is_valid and found.area > 0
+    return found if usable else polygon

@@ -1,0 +1,203 @@
+"""Tissue maps and probabilities as tiled pyramids on disk, written a row of tiles at a time.
+
+The form that opens in most places is a palette BigTIFF whose pages are the levels: OpenSlide and QuPath show it in
+colour with all levels and the right µm per pixel, tifffile and tiffslide give the tissue indices. OpenSlide sees only
+the finest level of an OME-TIFF.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tifffile
+
+from patch2tissue.atomic import atomic_path
+from patch2tissue.slides.rows import RowFile, Rows
+from patch2tissue.tissues import IGNORE_INDEX, TissueSet
+
+TILE = 256
+"""Side of a stored tile in pixels."""
+
+SMALLEST = 1024
+"""Levels are added until the longer side is below this."""
+
+_COMPRESSION = "deflate"  # of what OpenSlide's TIFF library reads, the one that all others read as well
+_SOFTWARE = "patch2tissue"
+
+Reduce = Callable[[np.ndarray], np.ndarray]
+
+
+def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """(height, width) of each level, the finest first; each is half of the one before, rounded up."""
+    shapes = [(height, width)]
+    while max(shapes[-1]) >= SMALLEST:
+        shapes.append(((shapes[-1][0] + 1) // 2, (shapes[-1][1] + 1) // 2))
+    return shapes
+
+
+def write_classes_tiff(
+    path: Path,
+    rows: Rows,
+    tissues: TissueSet,
+    um_per_pixel: tuple[float, float],
+    *,
+    form: Literal["tiff", "ome"] = "tiff",
+) -> None:
+    """Write a tissue map as a palette pyramid, atomically; same map, same bytes.
+
+    Args:
+        path: the file to write.
+        rows: uint8 [H, W]: tissue indices, 255 where there is none.
+        tissues: gives the colours; 255 and background are white.
+        um_per_pixel: (x, y) of the map.
+        form: `tiff`: the pages are the levels; `ome`: OME-TIFF with levels as SubIFDs.
+    """
+    height, width = rows.shape[:2]
+    shapes = level_shapes(height, width)
+    palette = np.array(tissues.palette(), np.uint16).reshape(256, 3)
+    palette[len(tissues) :] = 255
+    options = {"photometric": "palette", "colormap": np.ascontiguousarray(palette.T * 257)}
+    names = {str(index): name for index, name in enumerate(tissues.names)}
+    description = {"MapAnnotation": {"Namespace": "patch2tissue/tissues", "Value": names}}
+    with _writer(path, form) as (file, levels):
+        for level, source in levels(rows, shapes, majority):
+            _write_level(file, source, level, len(shapes), um_per_pixel, form, options, {"axes": "YX", **description})
+
+
+def write_probability_tiff(path: Path, rows: Rows, tissues: TissueSet, um_per_pixel: tuple[float, float]) -> None:
+    """Write probabilities as an OME-TIFF pyramid with one channel per tissue, atomically.
+
+    Args:
+        path: the file to write.
+        rows: uint8 [H, W, K] in 1/255.
+        tissues: gives the channels' names.
+        um_per_pixel: (x, y) of the map.
+    """
+    shapes = level_shapes(*rows.shape[:2])
+    metadata = {"axes": "CYX", "Channel": {"Name": list(tissues.names)}}
+    with _writer(path, "ome") as (file, levels):
+        for level, source in levels(rows, shapes, mean):
+            _write_level(file, source, level, len(shapes), um_per_pixel, "ome", {"photometric": "minisblack"}, metadata)
+
+
+class _writer:
+    """A TIFF under a temporary name, and its levels, each made while the one above is read."""
+
+    def __init__(self, path: Path, form: str) -> None:
+        self._path, self._form = Path(path), form
+
+    def __enter__(self) -> tuple[tifffile.TiffWriter, Callable[..., Iterator[tuple[int, _Level]]]]:
+        self._atomic = atomic_path(self._path)
+        temporary = self._atomic.__enter__()
+        self._folder = tempfile.TemporaryDirectory(prefix=f".{self._path.name[:40]}-", dir=self._path.parent)
+        self._file = tifffile.TiffWriter(temporary, bigtiff=True, ome=self._form == "ome")
+        return self._file, self._levels
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._file.close()
+        self._folder.cleanup()
+        self._atomic.__exit__(kind, error, trace)
+
+    def _levels(self, rows: Rows, shapes: list[tuple[int, int]], reduce: Reduce) -> Iterator[tuple[int, _Level]]:
+        source = rows
+        for level, _ in enumerate(shapes):
+            coarser = None
+            if level + 1 < len(shapes):
+                shape = (*shapes[level + 1], *rows.shape[2:])
+                coarser = RowFile(Path(self._folder.name) / f"{level}.raw", shape, create=True)
+            yield level, _Level(source, coarser, reduce)
+            if coarser is not None:
+                source = coarser
+
+
+class _Level:
+    """One level as tiles; while they are read the next one is made."""
+
+    def __init__(self, rows: Rows, coarser: RowFile | None, reduce: Reduce) -> None:
+        self.rows, self._coarser, self._reduce = rows, coarser, reduce
+
+    def tiles(self) -> Iterator[np.ndarray]:
+        """Tiles in the order in which TIFF stores them, plane by plane, padded at the right and bottom."""
+        channels = self.rows.shape[2] if len(self.rows.shape) > 2 else 1
+        height, width = self.rows.shape[:2]
+        for channel in range(channels):
+            for top in range(0, height, TILE):
+                strip = self.rows.read(top, min(height, top + TILE))
+                if channel == 0 and self._coarser is not None:
+                    self._coarser.write(top // 2, self._reduce(strip))
+                plane = strip[..., channel] if strip.ndim > 2 else strip
+                for left in range(0, width, TILE):
+                    tile = plane[:, left : left + TILE]
+                    missing = ((0, TILE - tile.shape[0]), (0, TILE - tile.shape[1]))
+                    yield np.ascontiguousarray(np.pad(tile, missing, mode="edge"))
+
+
+def _write_level(
+    file: tifffile.TiffWriter,
+    source: _Level,
+    level: int,
+    levels: int,
+    um_per_pixel: tuple[float, float],
+    form: str,
+    options: dict[str, Any],
+    metadata: dict[str, Any],
+) -> None:
+    shape = source.rows.shape
+    whole = shape if len(shape) == 2 else (shape[2], *shape[:2])
+    ome = form == "ome"
+    if ome and level == 0:
+        for axis, um in zip("XY", um_per_pixel, strict=True):
+            metadata = metadata | {f"PhysicalSize{axis}": um, f"PhysicalSize{axis}Unit": "µm"}
+        # one that is drawn at random would make every file differ
+        metadata = metadata | {"UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"patch2tissue:{whole}:{um_per_pixel}"))}
+    file.write(
+        data=source.tiles(),
+        shape=whole,
+        dtype=np.uint8,
+        tile=(TILE, TILE),
+        compression=_COMPRESSION,
+        subfiletype=1 if level else 0,
+        subifds=levels - 1 if ome and level == 0 else None,
+        metadata=metadata if ome and level == 0 else None,
+        software=_SOFTWARE,
+        resolution=tuple(1e4 / (um * 2**level) for um in um_per_pixel),
+        resolutionunit="CENTIMETER",
+        **options,
+    )
+
+
+def majority(strip: np.ndarray) -> np.ndarray:
+    """Halve a map: of each 2 × 2 pixels the value that most have; uint8 [h, w] to [⌈h/2⌉, ⌈w/2⌉].
+
+    Of two values with two pixels each a tissue is taken before none, else the first in reading order; of four values
+    the first.
+    """
+    a, b, c, d = _quarters(strip)
+    found = np.where((a == b) | (a == c) | (a == d), a, np.where((b == c) | (b == d), b, np.where(c == d, c, a)))
+    nothing = found == IGNORE_INDEX
+    if nothing.any():
+        pixels = np.stack([part[nothing] for part in (a, b, c, d)]).astype(np.int16)
+        pixels.sort(axis=0)  # 255 comes last
+        first, second, third = pixels[:3]
+        tie = (third == IGNORE_INDEX) & (first == second) & (first != IGNORE_INDEX)
+        # four different pixels of which the first in reading order is none
+        other = (third != IGNORE_INDEX) & (first != IGNORE_INDEX)
+        found[nothing] = np.where(tie | other, first, IGNORE_INDEX).astype(np.uint8)
+    return np.asarray(found, np.uint8)
+
+
+def mean(strip: np.ndarray) -> np.ndarray:
+    """Halve a raster: the mean of each 2 × 2 pixels, rounded; uint8 [h, w, ...] to [⌈h/2⌉, ⌈w/2⌉, ...]."""
+    total = sum(part.astype(np.uint16) for part in _quarters(strip))
+    return np.asarray((total + 2) // 4, np.uint8)
+
+
+def _quarters(strip: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    odd = [(0, strip.shape[axis] % 2) for axis in (0, 1)] + [(0, 0)] * (strip.ndim - 2)
+    even = np.pad(strip, odd, mode="edge") if any(after for _, after in odd) else strip
+    return even[::2, ::2], even[::2, 1::2], even[1::2, ::2], even[1::2, 1::2]
