@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from patch2tissue.cli.slide_predict import slide_predict
+from patch2tissue.cli.slide_tiles import slide_tiles
 
 app = typer.Typer(
     name="slide",
@@ -12,4 +13,5 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("tiles")(slide_tiles)
 app.command("predict")(slide_predict)
