@@ -172,9 +172,10 @@ def check_processor() -> Check:
     """Cores this process may use, torch's threads, and whether bfloat16 is fast."""
     import torch
 
+    from patch2tissue.cores import available_cores
     from patch2tissue.hardware import cpu_has_fast_bfloat16
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     fast = cpu_has_fast_bfloat16()
     found = f"{cores} cores, {torch.get_num_threads()} threads, {'fast' if fast else 'no fast'} bfloat16"
     if cores == 1:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from patch2tissue.config import HardwareConfig
+from patch2tissue.cores import available_cores
 from patch2tissue.errors import ConfigError
 
 
@@ -66,5 +65,4 @@ def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype
 
 def set_threads(hardware: HardwareConfig) -> None:
     """Use as many CPU threads as configured, or as there are cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(hardware.threads or min(cores, torch.get_num_threads()))
+    torch.set_num_threads(hardware.threads or min(available_cores(), torch.get_num_threads()))

@@ -147,7 +147,7 @@ def read_mask(path: Path, tissues: TissueSet) -> np.ndarray:
         indices = indices.astype(np.uint8) if indices.dtype == bool else indices // step
     else:
         raise DataError(f"{path}: a mask must be a palette, grey or RGB image, not mode {image.mode}. Save it as PNG.")
-    return _checked(indices, path, tissues)
+    return check_mask_values(indices, path, tissues)
 
 
 def _raw_mode(tile: object) -> str:
@@ -159,8 +159,20 @@ def _transparent(image: Image.Image) -> np.ndarray | None:
     return np.asarray(image.getchannel("A")) == 0 if image.mode == "RGBA" else None
 
 
-def _checked(indices: np.ndarray, path: Path, tissues: TissueSet) -> np.ndarray:
-    """Refuse values outside the set; background becomes 255."""
+def check_mask_values(indices: np.ndarray, path: Path, tissues: TissueSet) -> np.ndarray:
+    """Refuse values outside the set; background becomes 255.
+
+    Args:
+        indices: integers [H, W].
+        path: file they came from, for messages.
+        tissues: the set.
+
+    Returns:
+        uint8 [H, W], a copy.
+
+    Raises:
+        DataError: if a value is not the set's.
+    """
     allowed = tissues.mask_values()
     unknown = [value for value in values_in(indices) if value not in allowed]
     if unknown:

@@ -48,14 +48,25 @@ class BoundaryCounts:
         # [tolerance, tissue, (predicted matched, predicted, true matched, true)]
         self.counts: np.ndarray = np.zeros((len(tolerances), tissues, 4), np.int64)
 
-    def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Count one image; arguments as in `ConfusionMatrix.update`."""
+    @property
+    def margin(self) -> int:
+        """Rows above and below a strip that `update` must see to count it as if it saw the whole image."""
+        return int(np.ceil(max(self.tolerances))) + 2
+
+    def update(self, prediction: np.ndarray, truth: np.ndarray, counted: slice = slice(None)) -> None:
+        """Count one image, or rows of it.
+
+        Args:
+            prediction: as in `ConfusionMatrix.update`.
+            truth: likewise.
+            counted: the rows whose edges are counted; edges of others only match.
+        """
         scored = truth != IGNORE_INDEX
         for tissue in range(self.tissues):
             found = np.argwhere(tissue_boundary(prediction, tissue, scored))
             wanted = np.argwhere(tissue_boundary(truth, tissue, scored))
-            to_wanted = self._distances(found, wanted)
-            to_found = self._distances(wanted, found)
+            to_wanted = self._distances(self._within(found, counted, len(truth)), wanted)
+            to_found = self._distances(self._within(wanted, counted, len(truth)), found)
             for i, tolerance in enumerate(self.tolerances):
                 self.counts[i, tissue] += (
                     np.count_nonzero(to_wanted <= tolerance),
@@ -63,6 +74,11 @@ class BoundaryCounts:
                     np.count_nonzero(to_found <= tolerance),
                     to_found.size,
                 )
+
+    @staticmethod
+    def _within(points: np.ndarray, rows: slice, height: int) -> np.ndarray:
+        first, last, _ = rows.indices(height)
+        return points[(points[:, 0] >= first) & (points[:, 0] < last)]
 
     def _distances(self, points: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Distance of each point [N, 2] to the nearest target [M, 2]; infinite beyond the largest tolerance.

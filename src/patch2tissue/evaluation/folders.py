@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,20 +210,41 @@ def evaluate_pairs(
     for done, (pair, (confusion, edges)) in enumerate(zip(pairs, _each_pair(pairs, tissues), strict=True), start=1):
         groups.setdefault(pair.group, ConfusionMatrix(count)).counts += confusion.counts
         boundaries.merge(edges)
-        per_image.append({"name": pair.name, "miou": _number(confusion.scores()["miou"])})
+        per_image.append({"name": pair.name, "miou": number_or_none(confusion.scores()["miou"])})
         if each is not None:
             each(pair, confusion, edges)
         if progress is not None:
             progress(done, len(pairs))
+    return scores_of(groups, boundaries, tissues, len(pairs), grouped_by, per_image)
+
+
+def scores_of(
+    groups: Mapping[str, ConfusionMatrix],
+    boundaries: BoundaryCounts,
+    tissues: TissueSet,
+    images: int,
+    grouped_by: str,
+    per_image: list[dict[str, Any]],
+) -> Scores:
+    """Scores of counts.
+
+    Args:
+        groups: pixels of each patient, slide or image.
+        boundaries: edges of all of them.
+        tissues: the tissue set.
+        images: number of images.
+        grouped_by: what a group is, in a word.
+        per_image: see `Scores`.
+    """
     per_group = np.stack([matrix.counts for matrix in groups.values()])
-    total = ConfusionMatrix(count, per_group.sum(axis=0))
+    total = ConfusionMatrix(len(tissues), per_group.sum(axis=0))
     scores = total.scores()
-    values: dict[str, Any] = {key: _number(scores[key]) for key in ("miou", "fwiou", "acc", "dice")}
-    values |= {key: _number(value) for key, value in boundaries.scores().items()}
+    values: dict[str, Any] = {key: number_or_none(scores[key]) for key in ("miou", "fwiou", "acc", "dice")}
+    values |= {key: number_or_none(value) for key, value in boundaries.scores().items()}
     values["iou"] = named(scores["iou"], tissues)
-    interval = [_number(value) for value in bootstrap_miou(per_group)]
+    interval = [number_or_none(value) for value in bootstrap_miou(per_group)]
     values["ci95"] = None if None in interval else interval
-    return Scores(values, total.counts, len(pairs), len(groups), grouped_by, per_image)
+    return Scores(values, total.counts, images, len(groups), grouped_by, per_image)
 
 
 def _each_pair(pairs: Sequence[Pair], tissues: TissueSet) -> Iterator[tuple[ConfusionMatrix, BoundaryCounts]]:
@@ -237,7 +258,8 @@ def _each_pair(pairs: Sequence[Pair], tissues: TissueSet) -> Iterator[tuple[Conf
             pool.shutdown(cancel_futures=True)
 
 
-def _number(value: Any) -> float | None:
+def number_or_none(value: Any) -> float | None:
+    """A plain number, None for NaN."""
     return None if math.isnan(float(value)) else float(value)
 
 

@@ -30,14 +30,35 @@ def fill_polygons(
     """
     filled = np.zeros((height, width), bool)
     for shape in shapes:
-        for polygon in getattr(shape, "geoms", [shape]):
-            _fill(filled, polygon, scale, top)
+        paint(filled, shape, True, scale, top)
     return filled
 
 
-def _fill(filled: np.ndarray, polygon: shapely.Polygon, scale: tuple[float, float], top: int) -> None:
-    """Add one polygon: each edge flips all pixels to its right in the rows it crosses, holes as well."""
-    height, width = filled.shape
+def paint(
+    raster: np.ndarray,
+    shape: shapely.Polygon | shapely.MultiPolygon,
+    value: int | bool,
+    scale: tuple[float, float] = (1.0, 1.0),
+    top: int = 0,
+) -> None:
+    """Set all pixels whose middle lies in a shape.
+
+    Args:
+        raster: [h, W], rows of a map.
+        shape: in level-0 pixels.
+        value: to set.
+        scale: (sx, sy), level-0 pixels per map pixel.
+        top: which row of the map the raster's first one is.
+    """
+    for polygon in getattr(shape, "geoms", [shape]):
+        _paint(raster, polygon, value, scale, top)
+
+
+def _paint(
+    raster: np.ndarray, polygon: shapely.Polygon, value: int | bool, scale: tuple[float, float], top: int
+) -> None:
+    """Set the pixels of one polygon: each edge flips all pixels to its right in the rows it crosses, holes as well."""
+    height, width = raster.shape
     left, upper, right, lower = polygon.bounds
     first = max(0, int(np.floor(upper / scale[1])) - top)
     last = min(height, int(np.ceil(lower / scale[1])) - top)
@@ -51,7 +72,7 @@ def _fill(filled: np.ndarray, polygon: shapely.Polygon, scale: tuple[float, floa
         columns = np.clip(columns, 0, flips.shape[1] - 1)
         np.add.at(flips, (rows, columns), 1)
     inside = np.bitwise_and(np.cumsum(flips, axis=1, dtype=np.uint32), 1).astype(bool)[:, :-1]
-    filled[first:last, start:end] |= inside
+    raster[first:last, start:end][inside] = value
 
 
 def _crossings(points: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import shapely
 
 from patch2tissue.slides.contours import ContourTracer, Ring
-from patch2tissue.slides.rows import Rows
-
-STRIP_PIXELS = 2**24
-"""Pixels of a map that are traced at a time."""
+from patch2tissue.slides.rows import STRIP_PIXELS, Rows, strips
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,9 @@ def trace(rows: Rows, tissues: int, *, simplify: float = 0.0, strip_pixels: int 
     Yields:
         Pieces, as they are closed.
     """
-    height, width = rows.shape[:2]
-    tracers = [ContourTracer(width) for _ in range(tissues)]
+    tracers = [ContourTracer(rows.shape[1]) for _ in range(tissues)]
     holes: list[list[Ring]] = [[] for _ in range(tissues)]
-    step = max(1, strip_pixels // width)
-    for top in range(0, height, step):
-        strip = rows.read(top, min(height, top + step))
+    for _, strip in strips(rows, strip_pixels):
         for tissue, tracer in enumerate(tracers):
             yield from _pieces(tissue, tracer.add(strip == tissue), holes[tissue], simplify)
     for tissue, tracer in enumerate(tracers):

@@ -7,9 +7,10 @@ the finest level of an OME-TIFF.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,9 @@ SMALLEST = 1024
 _COMPRESSION = "deflate"  # of what OpenSlide's TIFF library reads, the one that all others read as well
 _SOFTWARE = "patch2tissue"
 
+MAP_NAMESPACE = "patch2tissue/map"
+"""Key of a map's description in OME metadata."""
+
 Reduce = Callable[[np.ndarray], np.ndarray]
 
 
@@ -47,8 +51,11 @@ def write_classes_tiff(
     um_per_pixel: tuple[float, float],
     *,
     form: Literal["tiff", "ome"] = "tiff",
+    scale: tuple[float, float] = (1.0, 1.0),
 ) -> None:
     """Write a tissue map as a palette pyramid, atomically; same map, same bytes.
+
+    The file's description tells the tissues' names and `scale`, so that it can be scored and drawn without its run.
 
     Args:
         path: the file to write.
@@ -56,17 +63,25 @@ def write_classes_tiff(
         tissues: gives the colours; 255 and background are white.
         um_per_pixel: (x, y) of the map.
         form: `tiff`: the pages are the levels; `ome`: OME-TIFF with levels as SubIFDs.
+        scale: (sx, sy), level-0 pixels of the slide per map pixel.
     """
     height, width = rows.shape[:2]
     shapes = level_shapes(height, width)
     palette = np.array(tissues.palette(), np.uint16).reshape(256, 3)
     palette[len(tissues) :] = 255
     options = {"photometric": "palette", "colormap": np.ascontiguousarray(palette.T * 257)}
-    names = {str(index): name for index, name in enumerate(tissues.names)}
-    description = {"MapAnnotation": {"Namespace": "patch2tissue/tissues", "Value": names}}
+    told = map_description(tissues.names, scale)
+    metadata = {"axes": "YX", "MapAnnotation": {"Namespace": MAP_NAMESPACE, "Value": {MAP_NAMESPACE: told}}}
+    if form == "tiff":
+        options["description"] = told
     with _writer(path, form) as (file, levels):
         for level, source in levels(rows, shapes, majority):
-            _write_level(file, source, level, len(shapes), um_per_pixel, form, options, {"axes": "YX", **description})
+            _write_level(file, source, level, len(shapes), um_per_pixel, form, options, metadata)
+
+
+def map_description(names: Sequence[str], scale: tuple[float, float]) -> str:
+    """What a map's file tells of itself, as JSON."""
+    return json.dumps({"patch2tissue_map": 1, "tissues": list(names), "slide_pixels_per_pixel": list(scale)})
 
 
 def write_probability_tiff(path: Path, rows: Rows, tissues: TissueSet, um_per_pixel: tuple[float, float]) -> None:
@@ -83,6 +98,31 @@ def write_probability_tiff(path: Path, rows: Rows, tissues: TissueSet, um_per_pi
     with _writer(path, "ome") as (file, levels):
         for level, source in levels(rows, shapes, mean):
             _write_level(file, source, level, len(shapes), um_per_pixel, "ome", {"photometric": "minisblack"}, metadata)
+
+
+def write_picture_tiff(
+    path: Path, rows: Rows, um_per_pixel: tuple[float, float], *, quality: int = 90, description: str | None = None
+) -> None:
+    """Write a picture as a tiled pyramid of JPEG tiles, as scanners do, atomically; same picture, same bytes.
+
+    Args:
+        path: the file to write.
+        rows: uint8 RGB [H, W, 3].
+        um_per_pixel: (x, y) of the picture.
+        quality: of JPEG, 1 to 100.
+        description: text of each level's ImageDescription.
+    """
+    shapes = level_shapes(*rows.shape[:2])
+    options = {
+        "photometric": "rgb",
+        "planarconfig": "contig",
+        "compression": "jpeg",
+        "compressionargs": {"level": quality},
+        "description": description,
+    }
+    with _writer(path, "tiff") as (file, levels):
+        for level, source in levels(rows, shapes, mean):
+            _write_level(file, source, level, len(shapes), um_per_pixel, "tiff", options, {})
 
 
 class _writer:
@@ -109,7 +149,7 @@ class _writer:
             coarser = None
             if level + 1 < len(shapes):
                 shape = (*shapes[level + 1], *rows.shape[2:])
-                coarser = RowFile(Path(self._folder.name) / f"{level}.raw", shape, create=True)
+                coarser = RowFile(Path(self._folder.name) / f"{level}.raw", shape, create=True, durable=False)
             yield level, _Level(source, coarser, reduce)
             if coarser is not None:
                 source = coarser
@@ -123,18 +163,26 @@ class _Level:
 
     def tiles(self) -> Iterator[np.ndarray]:
         """Tiles in the order in which TIFF stores them, plane by plane, padded at the right and bottom."""
-        channels = self.rows.shape[2] if len(self.rows.shape) > 2 else 1
+        return self._tiles(planes=self.rows.shape[2] if len(self.rows.shape) > 2 else 1)
+
+    def pixels(self) -> Iterator[np.ndarray]:
+        """Tiles of which each pixel holds all its channels."""
+        return self._tiles(planes=None)
+
+    def _tiles(self, planes: int | None) -> Iterator[np.ndarray]:
         height, width = self.rows.shape[:2]
-        for channel in range(channels):
+        for channel in range(planes or 1):
             for top in range(0, height, TILE):
                 strip = self.rows.read(top, min(height, top + TILE))
                 if channel == 0 and self._coarser is not None:
                     self._coarser.write(top // 2, self._reduce(strip))
-                plane = strip[..., channel] if strip.ndim > 2 else strip
+                plane = strip[..., channel] if strip.ndim > 2 and planes else strip
                 for left in range(0, width, TILE):
                     tile = plane[:, left : left + TILE]
-                    missing = ((0, TILE - tile.shape[0]), (0, TILE - tile.shape[1]))
-                    yield np.ascontiguousarray(np.pad(tile, missing, mode="edge"))
+                    if tile.shape[:2] != (TILE, TILE):
+                        missing = [(0, TILE - length) for length in tile.shape[:2]] + [(0, 0)] * (tile.ndim - 2)
+                        tile = np.pad(tile, missing, mode="edge")
+                    yield np.ascontiguousarray(tile)
 
 
 def _write_level(
@@ -148,7 +196,8 @@ def _write_level(
     metadata: dict[str, Any],
 ) -> None:
     shape = source.rows.shape
-    whole = shape if len(shape) == 2 else (shape[2], *shape[:2])
+    contiguous = options.get("planarconfig") == "contig"
+    whole = shape if len(shape) == 2 or contiguous else (shape[2], *shape[:2])
     ome = form == "ome"
     if ome and level == 0:
         for axis, um in zip("XY", um_per_pixel, strict=True):
@@ -156,18 +205,17 @@ def _write_level(
         # one that is drawn at random would make every file differ
         metadata = metadata | {"UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"patch2tissue:{whole}:{um_per_pixel}"))}
     file.write(
-        data=source.tiles(),
+        data=source.pixels() if contiguous else source.tiles(),
         shape=whole,
         dtype=np.uint8,
         tile=(TILE, TILE),
-        compression=_COMPRESSION,
         subfiletype=1 if level else 0,
         subifds=levels - 1 if ome and level == 0 else None,
         metadata=metadata if ome and level == 0 else None,
         software=_SOFTWARE,
         resolution=tuple(1e4 / (um * 2**level) for um in um_per_pixel),
         resolutionunit="CENTIMETER",
-        **options,
+        **{"compression": _COMPRESSION} | options,
     )
 
 

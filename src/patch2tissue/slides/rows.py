@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from patch2tissue.errors import DataError
+
+STRIP_PIXELS = 2**24
+"""Pixels of a raster that are held in memory at a time."""
 
 
 class Rows(Protocol):
@@ -48,13 +52,14 @@ class RowFile:
         shape: height, width and, where there are several values per pixel, channels.
         create: make the file, all zeros (it takes no room on disk until rows are written), if it is not there with
             this very size.
+        durable: wait at each write until the rows are on disk.
 
     Raises:
         DataError: if the file is not there, or is of another size, and must not be made.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], *, create: bool = False) -> None:
-        self.path, self.shape = Path(path), shape
+    def __init__(self, path: Path, shape: tuple[int, ...], *, create: bool = False, durable: bool = True) -> None:
+        self.path, self.shape, self._durable = Path(path), shape, durable
         self._row = int(np.prod(shape[1:]))
         whole = self._row * shape[0]
         if not self.path.is_file() or self.path.stat().st_size != whole:
@@ -69,9 +74,26 @@ class RowFile:
         return rows.reshape(bottom - top, *self.shape[1:])
 
     def write(self, top: int, rows: np.ndarray) -> None:
-        """Write rows [n, width(, channels)] uint8 from row `top` on, and wait until they are on disk."""
+        """Write rows [n, width(, channels)] uint8 from row `top` on."""
         with self.path.open("r+b") as file:
             file.seek(top * self._row)
             file.write(np.ascontiguousarray(rows, np.uint8).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
+            if self._durable:
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def strips(rows: Rows, pixels: int = STRIP_PIXELS) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows) of a raster in pieces of about so many pixels."""
+    height, width = rows.shape[:2]
+    step = max(1, pixels // width)
+    for top in range(0, height, step):
+        yield top, rows.read(top, min(height, top + step))
+
+
+def count_values(rows: Rows) -> np.ndarray:
+    """How often each value 0..255 occurs in a raster, int64 [256]."""
+    counts = np.zeros(256, np.int64)
+    for _, strip in strips(rows):
+        counts += np.bincount(strip.ravel(), minlength=256)
+    return counts

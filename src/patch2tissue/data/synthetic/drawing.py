@@ -21,6 +21,7 @@ from threading import Thread
 import numpy as np
 from PIL import Image
 
+from patch2tissue.cores import available_cores
 from patch2tissue.data.images import write_mask
 from patch2tissue.data.synthetic.patches import render_patch
 from patch2tissue.data.synthetic.plan import Task
@@ -48,7 +49,7 @@ def draw_all(tasks: Sequence[Task], folder: Path, workers: int | None = None) ->
         for part in _folders(folder, split):
             part.mkdir(parents=True, exist_ok=True)
     if workers is None:
-        workers = _cores() if len(tasks) > _PROCESSES_FROM else 1
+        workers = available_cores() if len(tasks) > _PROCESSES_FROM else 1
     if workers > 1:
         yield from _draw_in_processes(tasks, folder, min(workers, len(tasks)))
         return
@@ -124,13 +125,6 @@ def _draw_in_processes(tasks: Sequence[Task], folder: Path, workers: int) -> Ite
         for process in processes:
             process.kill()
             process.wait()
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
 
 
 @lru_cache(maxsize=256)

@@ -12,39 +12,57 @@ MaskArray = npt.NDArray[np.uint8]
 _SPLINE_DEVIATION = 0.479  # of a cubic B-spline over independent unit-variance coefficients, in two dimensions
 
 
-def _spline_taps(length: int, scale: float, offset: float) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    """First coefficient and the four cubic B-spline weights of every position of a line."""
-    position = np.arange(length) / scale + offset
+def _spline_taps(
+    places: npt.NDArray[np.integer], scale: float, offset: float
+) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """First coefficient and the four cubic B-spline weights of places on a line."""
+    position = places / scale + offset
     first = np.floor(position).astype(np.intp)
     t = (position - first).astype(np.float32)
     weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
     return first, weights.astype(np.float32)
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> FloatArray:
-    """Gaussian noise of unit variance whose features are about `scale` pixels wide.
+class SmoothField:
+    """Gaussian noise of unit variance whose features are about `scale` pixels wide, drawn where it is asked for.
 
     A cubic B-spline over random coefficients: linear in the area, and the same bits on any number of threads.
 
     Args:
         rng: source of randomness.
+        shape: height and width of the area in pixels.
+        scale: distance between coefficients in pixels.
+    """
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, int], scale: float) -> None:
+        self._scale, self._offset = scale, rng.random(2)
+        ends = [np.floor((length - 1) / scale + offset) for length, offset in zip(shape, self._offset, strict=True)]
+        self._grid = rng.standard_normal((int(ends[0]) + 4, int(ends[1]) + 4), dtype=np.float32)
+
+    def at(self, rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer]) -> FloatArray:
+        """Values at the crossings of rows and columns, `[len(rows), len(columns)]` float32."""
+        y, row_weights = _spline_taps(rows, self._scale, float(self._offset[0]))
+        x, column_weights = _spline_taps(columns, self._scale, float(self._offset[1]))
+        grid = self._grid[:, x[0] : x[-1] + 4]
+        x = x - x[0]
+        tall = np.zeros((len(rows), grid.shape[1]), np.float32)
+        field = np.zeros((len(rows), len(columns)), np.float32)
+        for k in range(4):
+            tall += row_weights[k][:, None] * grid[y + k]
+        for k in range(4):
+            field += column_weights[k] * tall[:, x + k]
+        return np.asarray(field / np.float32(_SPLINE_DEVIATION), np.float32)
+
+
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> FloatArray:
+    """A whole `SmoothField`: `[H, W]` float32.
+
+    Args:
+        rng: source of randomness.
         shape: height and width.
         scale: distance between coefficients in pixels.
-
-    Returns:
-        `[H, W]` float32.
     """
-    offset = rng.random(2)
-    rows, row_weights = _spline_taps(shape[0], scale, float(offset[0]))
-    columns, column_weights = _spline_taps(shape[1], scale, float(offset[1]))
-    grid = rng.standard_normal((int(rows[-1]) + 4, int(columns[-1]) + 4), dtype=np.float32)
-    tall = np.zeros((shape[0], grid.shape[1]), np.float32)
-    field = np.zeros(shape, np.float32)
-    for k in range(4):
-        tall += row_weights[k][:, None] * grid[rows + k]
-    for k in range(4):
-        field += column_weights[k] * tall[:, columns + k]
-    return np.asarray(field / np.float32(_SPLINE_DEVIATION), np.float32)
+    return SmoothField(rng, shape, scale).at(np.arange(shape[0]), np.arange(shape[1]))
 
 
 def fractal_noise(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from patch2tissue.data.synthetic.cells import choose_forms, place_cells
 from patch2tissue.data.synthetic.difficulty import Composition, Difficulty, difficulty_named
+from patch2tissue.data.synthetic.fields import FloatArray
 from patch2tissue.data.synthetic.layout import make_layout
 from patch2tissue.data.synthetic.nuclei import draw
 from patch2tissue.data.synthetic.slides import Slide
@@ -49,20 +52,46 @@ def render_patch(
     slide = slide or Slide()
     sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     # A stream for each step, so that a change in one leaves the others as they were.
-    where, what, cells, matter, sensor = (np.random.default_rng(child) for child in sequence.spawn(5))
-    height, width = (size, size) if isinstance(size, int) else size
+    *streams, sensor = (np.random.default_rng(child) for child in sequence.spawn(5))
+    shape = (size, size) if isinstance(size, int) else size
+    h, e, mask = dye_amounts(streams, shape, composition, level, slide, um_per_pixel)
+    return slide.stain.develop(h, e, sensor), mask
+
+
+def dye_amounts(
+    streams: Sequence[np.random.Generator],
+    shape: tuple[int, int],
+    composition: Composition,
+    level: Difficulty,
+    slide: Slide,
+    um_per_pixel: float = UM_PER_PIXEL,
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.uint8]]:
+    """Arrange and draw tissue, not yet as colours.
+
+    Args:
+        streams: four sources of randomness, for the layout, the forms, the nuclei and what is between them.
+        shape: height and width in pixels.
+        composition: see `render_patch`.
+        level: the difficulty.
+        slide: what the slide's cells look like.
+        um_per_pixel: resolution.
+
+    Returns:
+        `[H, W]` float32 amounts of haematoxylin and of eosin (see `SlideStain.develop`), and the mask.
+    """
+    where, what, cells, matter = streams
+    height, width = shape
     margin = round(_MARGIN_UM / um_per_pixel)
-    shape = (height + 2 * margin, width + 2 * margin)
+    canvas = (height + 2 * margin, width + 2 * margin)
     inner = (slice(margin, margin + height), slice(margin, margin + width))
 
-    layout = make_layout(where, shape, composition, level, um_per_pixel, margin)
+    layout = make_layout(where, canvas, composition, level, um_per_pixel, margin)
     forms = choose_forms(what, layout, level, um_per_pixel)
     fibres = lay_fibres(what, layout, um_per_pixel)
     lumen = open_lumens(what, layout, slide, um_per_pixel)
     nuclei = place_cells(cells, layout, forms, fibres.angle, lumen, slide, level, um_per_pixel)
-    stain, cover, nucleoli = draw(cells, nuclei, shape, um_per_pixel, slide.pleomorphism, slide.nucleoli)
+    stain, cover, nucleoli = draw(cells, nuclei, canvas, um_per_pixel, slide.pleomorphism, slide.nucleoli)
     h, e = between_nuclei(matter, layout, forms, fibres, lumen, nuclei, slide, um_per_pixel)
     h = h * (1 - cover) + stain
     e = e * (1 - np.float32(0.45) * cover) + nucleoli
-    image = slide.stain.develop(h[inner], e[inner], sensor)
-    return image, layout.mask[inner].copy()
+    return h[inner], e[inner], layout.mask[inner].copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,14 +17,12 @@ from patch2tissue.inference.slides.result import SlideArea
 from patch2tissue.slides.geojson import TissueSummary, write_geojson
 from patch2tissue.slides.polygons import trace
 from patch2tissue.slides.pyramid import write_classes_tiff, write_probability_tiff
-from patch2tissue.slides.rows import Rows
+from patch2tissue.slides.rows import Rows, count_values, strips
 from patch2tissue.slides.scaled import ScaledSlide
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
 OVERLAY_LONGEST = 2048
 """Longer side of the overlay picture in pixels, at most."""
-
-_STRIP_PIXELS = 2**24
 
 Step = Callable[[str], None]
 """Called with what is being done."""
@@ -56,7 +54,9 @@ def write_outputs(
     ending = ".ome.tif" if options.form == "ome" else ".tif"
     written = {"classes": out / f"{name}_classes{ending}"}
     step("writing the map")
-    write_classes_tiff(written["classes"], files.classes, tissues, view.um_per_pixel, form=options.form)
+    write_classes_tiff(
+        written["classes"], files.classes, tissues, view.um_per_pixel, form=options.form, scale=view.scale
+    )
     if options.probabilities and files.probabilities is not None:
         step("writing probabilities")
         written["probabilities"] = out / f"{name}_probabilities.ome.tif"
@@ -78,9 +78,7 @@ def measure(
     rows: Rows, tissues: TissueSet, um_per_pixel: tuple[float, float], outlines: dict[str, TissueSummary]
 ) -> tuple[SlideArea, ...]:
     """Areas of a map's tissues, with the perimeters of their outlines where there are any."""
-    counts = np.zeros(256, np.int64)
-    for _, strip in strips(rows):
-        counts += np.bincount(strip.ravel(), minlength=256)
+    counts = count_values(rows)
     with_tissue = int(counts[: len(tissues)].sum())
     pixel_mm2 = um_per_pixel[0] * um_per_pixel[1] / 1e6
     areas = []
@@ -97,14 +95,6 @@ def measure(
             )
         )
     return tuple(areas)
-
-
-def strips(rows: Rows) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) of a raster in pieces of bounded size."""
-    height, width = rows.shape[:2]
-    step = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, step):
-        yield top, rows.read(top, min(height, top + step))
 
 
 def write_overlay(path: Path, rows: Rows, view: ScaledSlide, tissues: TissueSet) -> None:

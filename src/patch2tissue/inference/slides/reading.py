@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from patch2tissue.cores import available_cores
 from patch2tissue.errors import DataError
 from patch2tissue.inference.slides.plan import Block, TilePlan
 from patch2tissue.slides.opening import open_slide
@@ -22,8 +23,7 @@ Tile = tuple[int, int, int, np.ndarray]
 
 def default_workers() -> int:
     """Processes that keep a network busy: decoding takes a fraction of its time on a CPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, cores // 2))
+    return max(1, min(4, available_cores() // 2))
 
 
 class _Blocks(Dataset[np.ndarray | str]):
