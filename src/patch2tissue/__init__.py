@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from patch2tissue.craanet.accumulation import AttentionMemory
     from patch2tissue.craanet.network import CRAANet
     from patch2tissue.evaluation.folders import evaluate_folders as evaluate
+    from patch2tissue.evaluation.slides import Annotations, SlideScores, evaluate_slides
     from patch2tissue.inference.predict import predict_images as predict
+    from patch2tissue.inference.slides.predict import SlideOptions, predict_slide, predict_slides
+    from patch2tissue.inference.slides.result import SlideResult
     from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss
     from patch2tissue.pfscnet.network import PFSCNet
     from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss
@@ -30,6 +33,14 @@ __all__ = [
     "train",
     "predict",
     "evaluate",
+    # whole slides
+    "predict_slide",
+    "predict_slides",
+    "SlideOptions",
+    "SlideResult",
+    "evaluate_slides",
+    "Annotations",
+    "SlideScores",
     # networks and losses, usable in anyone's training loop
     "CRAANet",
     "PFSCNet",
@@ -48,6 +59,13 @@ _HOME = {
     "train": ("patch2tissue.pipeline", "run_training"),
     "predict": ("patch2tissue.inference.predict", "predict_images"),
     "evaluate": ("patch2tissue.evaluation.folders", "evaluate_folders"),
+    "predict_slide": ("patch2tissue.inference.slides.predict", "predict_slide"),
+    "predict_slides": ("patch2tissue.inference.slides.predict", "predict_slides"),
+    "SlideOptions": ("patch2tissue.inference.slides.predict", "SlideOptions"),
+    "SlideResult": ("patch2tissue.inference.slides.result", "SlideResult"),
+    "evaluate_slides": ("patch2tissue.evaluation.slides", "evaluate_slides"),
+    "Annotations": ("patch2tissue.evaluation.slides", "Annotations"),
+    "SlideScores": ("patch2tissue.evaluation.slides", "SlideScores"),
     "CRAANet": ("patch2tissue.craanet.network", "CRAANet"),
     "PFSCNet": ("patch2tissue.pfscnet.network", "PFSCNet"),
     "AttentionMemory": ("patch2tissue.craanet.accumulation", "AttentionMemory"),

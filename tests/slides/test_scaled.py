@@ -62,7 +62,7 @@ def test_a_pixel_does_not_depend_on_the_region_in_which_it_is_read(
     region = view.read(left, top, width, height)
     larger = view.read(left - 7, top - 3, width + 11, height + 9)
     difference = region.astype(int) - larger[3 : 3 + height, 7 : 7 + width]
-    assert np.abs(difference).max() <= 1  # rounding of the resampling's own weights
+    assert np.abs(difference).max() <= 2  # each of resampling's two passes rounds
 
 
 def test_finest_level_that_is_fine_enough_is_read(tmp_path: Path) -> None:

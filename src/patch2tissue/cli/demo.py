@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patch2tissue.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -23,6 +25,14 @@ def demo(
         bool,
         typer.Option("--fresh", help="Delete an earlier run in the same folder first instead of going on with it."),
     ] = False,
+    slide: Annotated[
+        Path | None,
+        typer.Option("--slide", help="Train nothing: write a synthetic whole slide (.tif or .svs) with its truth."),
+    ] = None,
+    slide_size: Annotated[
+        str, typer.Option("--slide-size", metavar="WxH", help="Width and height of that slide in pixels of 0.5 µm.")
+    ] = "8192x6144",
+    slide_seed: Annotated[int, typer.Option("--slide-seed", min=0, help="Same seed and size, same slide.")] = 0,
 ) -> None:
     """See the whole method at work on synthetic tissue, from patch labels to a report with pictures and scores.
 
@@ -30,6 +40,12 @@ def demo(
     writes report.html. Needs no data, no internet and no graphics card. If it is stopped, the next call goes on
     where it was.
     """
+    if slide is not None:
+        if config is not None or settings or fresh:
+            raise ConfigError("--slide trains nothing: leave out --config, --set and --fresh.")
+        _write_slide(slide, _size(slide_size), slide_seed, out)
+        return
+
     import time
 
     from rich.console import Console
@@ -53,6 +69,47 @@ def demo(
     console.print(_table(scores))
     console.print(f"Done in {(time.monotonic() - begin) / 60:.1f} minutes. Scores: {run.scores_file}", highlight=False)
     console.print(f"[bold green]Open {page} in a browser.[/]", highlight=False, soft_wrap=True)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Width and height of `WxH`."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 2 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise ConfigError(f"--slide-size {text}: is no size. Write width x height in pixels, for example 8192x6144.")
+    return int(parts[0]), int(parts[1])
+
+
+def _write_slide(path: Path, size: tuple[int, int], seed: int, run: Path) -> None:
+    """Write a synthetic slide, and say what to do with it."""
+    import shlex
+
+    from rich.progress import Progress
+
+    from patch2tissue.data.synthetic.drawing import TISSUE_SET
+    from patch2tissue.data.synthetic.slide_files import write_synthetic_slide
+    from patch2tissue.progress import console
+
+    with Progress(console=console) as bars:
+        task = bars.add_task("the picture", total=None)
+        files = write_synthetic_slide(
+            path,
+            *size,
+            seed=seed,
+            progress=lambda step, done, total: bars.update(task, description=step, completed=done, total=total),
+        )
+    for file, what in (
+        (files.slide, "synthetic slide, opens in QuPath"),
+        (files.truth, "its tissues as a map"),
+        (files.truth_geojson, "their outlines for QuPath"),
+        (files.description, "their areas"),
+    ):
+        console.print(f"  {file}: {what}", highlight=False, soft_wrap=True)
+    maps = path.parent / "maps"
+    predict = ["patch2tissue", "slide", "predict", str(run), str(path), "--out", str(maps)]
+    judge = ["patch2tissue", "slide", "evaluate", str(maps), str(files.truth), "--tissues", TISSUE_SET]
+    console.print("Next, with a trained run:", highlight=False)
+    for words in (predict, judge):
+        console.print(f"  {shlex.join(words)}", highlight=False, soft_wrap=True)
 
 
 def _quoted(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from patch2tissue.cli.slide_evaluate import slide_evaluate
 from patch2tissue.cli.slide_predict import slide_predict
 from patch2tissue.cli.slide_tiles import slide_tiles
 
@@ -15,3 +16,4 @@ app = typer.Typer(
 )
 app.command("tiles")(slide_tiles)
 app.command("predict")(slide_predict)
+app.command("evaluate")(slide_evaluate)

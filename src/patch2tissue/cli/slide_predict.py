@@ -96,7 +96,10 @@ def slide_predict(
         typer.echo(json.dumps([result.to_dict() for result in results]))
     else:
         done = len(results) - len(failed) - len(busy)
-        console.print(f"{done} tissue maps in [bold]{out}[/bold]; see {out / 'summary.md'}", highlight=False)
+        console.print(
+            f"{done} tissue map{'' if done == 1 else 's'} in [bold]{out}[/bold]; see {out / 'summary.md'}",
+            highlight=False,
+        )
         for result in busy:
             console.print(f"  {result.slide.name}: another process works on it", highlight=False)
     if failed:

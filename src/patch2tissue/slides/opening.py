@@ -18,6 +18,9 @@ SLIDE_EXTENSIONS = frozenset(
 )
 """File extensions (lower case) that are taken for slides in a folder."""
 
+MAP_ENDINGS = ("_classes.tif", "_classes.ome.tif", "_probabilities.ome.tif", "_truth.tif")
+"""Files of a folder that patch2tissue wrote about slides."""
+
 
 @dataclass(frozen=True)
 class SlideFile:
@@ -123,6 +126,8 @@ def _slides_in(folder: Path) -> list[Path]:
         for file in folder.iterdir()
         if file.is_file() and not file.name.startswith(".") and file.suffix.lower() in SLIDE_EXTENSIONS
     )
+    # our own maps, and the truth of synthetic slides, are no slides
+    files = [file for file in files if not file.name.endswith(MAP_ENDINGS)]
     # the files of one folder are one DICOM slide, which any of them opens
     dicom = [file for file in files if file.suffix.lower() == ".dcm"]
     files = [file for file in files if file not in dicom[1:]]

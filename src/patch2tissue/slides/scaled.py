@@ -23,7 +23,7 @@ class ScaledSlide:
     Pixel (x, y) covers level-0 pixels [x·sx, (x+1)·sx) × [y·sy, (y+1)·sy). Where the wanted resolution is within 2% of
     a whole number of level-0 pixels (a scan at 0.2525 µm for a model of 0.5 µm, say), pixels are exactly that many:
     resampling by 1.98 would cost sharpness and time for nothing. What a pixel value is does not depend on the region
-    in which it is read.
+    in which it is read, but for rounding of at most 2 of 255 where pixels are resampled.
 
     Args:
         slide: an open slide with a resolution.
