@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from patch2tissue.slides.resolution import Resolution
+from patch2tissue.slides.slide import Slide
 
 
 def picture(height: int = 300, width: int = 420, seed: int = 0) -> np.ndarray:
@@ -37,3 +41,24 @@ def write_ome(path: Path, image: np.ndarray, um_per_pixel: float | None = 0.5, u
         file.write(image, subifds=1, metadata=metadata, **options)
         file.write(np.ascontiguousarray(image[::2, ::2]), subfiletype=1, **options)
     return path
+
+
+class ArraySlide(Slide):
+    """An array as a slide of one level."""
+
+    def __init__(self, image: np.ndarray, um_per_pixel: tuple[float, float] = (0.5, 0.5)) -> None:
+        self.path, self.image = Path("array.png"), image
+        self.levels, self.downsamples = ((image.shape[1], image.shape[0]),), (1.0,)
+        self.resolution = Resolution(*um_per_pixel, "given")
+
+    def _read(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
+        return self.image[top : top + height, left : left + width].copy()
+
+
+def blobs(height: int, width: int, tissues: int = 3, scale: float = 9.0, seed: int = 0) -> np.ndarray:
+    """A map of smooth regions, uint8; the last of them is none (255)."""
+    rng = np.random.default_rng(seed)
+    fields = np.stack([gaussian_filter(rng.standard_normal((height, width)), scale) for _ in range(tissues + 1)])
+    found = fields.argmax(axis=0).astype(np.uint8)
+    found[found == tissues] = 255
+    return found

@@ -6,24 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.slides.pictures import picture, write_tiled
+from tests.slides.pictures import ArraySlide, picture, write_tiled
 
 from patch2tissue.slides.opening import open_slide
-from patch2tissue.slides.resolution import Resolution
 from patch2tissue.slides.scaled import ScaledSlide
-from patch2tissue.slides.slide import Slide
-
-
-class ArraySlide(Slide):
-    """An array as a slide of one level."""
-
-    def __init__(self, image: np.ndarray, um_per_pixel: tuple[float, float] = (0.5, 0.5)) -> None:
-        self.path, self.image = Path("array.png"), image
-        self.levels, self.downsamples = ((image.shape[1], image.shape[0]),), (1.0,)
-        self.resolution = Resolution(*um_per_pixel, "given")
-
-    def _read(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
-        return self.image[top : top + height, left : left + width].copy()
 
 
 def test_whole_factors_are_means_of_pixels() -> None:

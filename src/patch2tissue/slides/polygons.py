@@ -95,6 +95,17 @@ def _assign(outer: list[Ring], holes: list[Ring]) -> list[list[Ring]]:
 def _simplified(polygon: shapely.Polygon, tolerance: float) -> shapely.Polygon:
     if tolerance <= 0:
         return polygon
-    found = shapely.simplify(polygon, tolerance, preserve_topology=True)
-    usable = isinstance(found, shapely.Polygon) and found.is_valid and found.area > 0
-    return found if usable else polygon
+    for attempt in (tolerance, 0.7 * tolerance, 0.4 * tolerance):
+        found = shapely.simplify(polygon, attempt, preserve_topology=True)
+        usable = isinstance(found, shapely.Polygon) and found.is_valid and found.area > 0
+        if usable and _within(polygon, found, tolerance):
+            return found
+    return polygon
+
+
+def _within(exact: shapely.Polygon, simple: shapely.Polygon, tolerance: float) -> bool:
+    """Whether all corners of an outline lie near the simplified one; GEOS may drop a ring's first corner unasked."""
+    outline = simple.boundary
+    shapely.prepare(outline)
+    corners = shapely.points(shapely.get_coordinates(exact))
+    return bool(shapely.dwithin(outline, corners, tolerance * (1 + 1e-9)).all())

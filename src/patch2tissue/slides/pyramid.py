@@ -222,8 +222,7 @@ def _write_level(
 def majority(strip: np.ndarray) -> np.ndarray:
     """Halve a map: of each 2 × 2 pixels the value that most have; uint8 [h, w] to [⌈h/2⌉, ⌈w/2⌉].
 
-    Of two values with two pixels each a tissue is taken before none, else the first in reading order; of four values
-    the first.
+    Of values with equally many pixels the first in reading order is taken, but a tissue before none.
     """
     a, b, c, d = _quarters(strip)
     found = np.where((a == b) | (a == c) | (a == d), a, np.where((b == c) | (b == d), b, np.where(c == d, c, a)))
@@ -234,8 +233,8 @@ def majority(strip: np.ndarray) -> np.ndarray:
         first, second, third = pixels[:3]
         tie = (third == IGNORE_INDEX) & (first == second) & (first != IGNORE_INDEX)
         # four different pixels of which the first in reading order is none
-        other = (third != IGNORE_INDEX) & (first != IGNORE_INDEX)
-        found[nothing] = np.where(tie | other, first, IGNORE_INDEX).astype(np.uint8)
+        other = third != IGNORE_INDEX
+        found[nothing] = np.where(other, b[nothing], np.where(tie, first, IGNORE_INDEX)).astype(np.uint8)
     return np.asarray(found, np.uint8)
 
 

@@ -26,7 +26,7 @@ LEAST_HOLE_UM2 = 2_500.0
 """Smaller holes are taken for gaps in the tissue: a square of 0.05 mm."""
 
 _LEAST_SATURATION = 0.05
-_MOST_SATURATION = 0.25
+_MOST_SATURATION = 0.15
 _DARKEST = 40
 _ASPECT = 0.02
 
