@@ -1,0 +1,122 @@
+"""Areas, outlines and scores where the segmentation is right by construction: the truth's colours go in as a slide."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import openslide
+import pytest
+import shapely
+import tifffile
+
+import patch2tissue.inference.predictor as predictor_module
+from inference.tiny_run import COLOURS, ColourNetwork, write_config
+from patch2tissue import Annotations, evaluate_slides, predict_slide
+from patch2tissue.data.synthetic.slide_files import SlideFiles, write_synthetic_slide
+from patch2tissue.inference.slides.predict import SlideOptions
+from patch2tissue.inference.slides.result import SlideResult
+from patch2tissue.slides.geojson import read_geojson, validate_qupath
+from patch2tissue.slides.map_file import MapFile
+from patch2tissue.slides.pyramid import write_picture_tiff
+from patch2tissue.slides.rows import ArrayRows
+from patch2tissue.tissues import BUILT_IN
+
+TISSUES = BUILT_IN["bcss-wsss"]
+SIZE = (3000, 2200)
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[SlideFiles, SlideResult]:
+    """A synthetic slide's truth, and the map of a slide in the truth's colours."""
+    folder = tmp_path_factory.mktemp("truth")
+    files = write_synthetic_slide(folder / "a.tif", *SIZE, seed=2)
+    with MapFile(files.truth, TISSUES) as opened:
+        truth = opened.read(0, SIZE[1])
+    shown = np.full((256, 3), 245, np.uint8)
+    shown[:4] = COLOURS
+    write_picture_tiff(folder / "colours.tif", ArrayRows(shown[truth]), (0.5, 0.5), quality=95)
+    run = write_config(folder / "run", "bcss-wsss", tile=256)
+    (run / "pfscnet").mkdir()
+    (run / "pfscnet" / "network.json").write_text("{}")
+    (run / "pfscnet" / "weights.safetensors").write_bytes(b"weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor_module, "load_pfscnet", lambda *arguments: ColourNetwork())
+        options = SlideOptions(um_per_pixel=0.5, workers=0)
+        result = predict_slide(run, folder / "colours.tif", folder / "out", options=options, progress=False)
+    return files, result
+
+
+def test_areas_are_the_truths(mapped: tuple[SlideFiles, SlideResult]) -> None:
+    files, result = mapped
+    told = json.loads(files.description.read_text(encoding="utf-8"))["tissues"]
+    for area in result.areas:
+        assert area.area_mm2 == pytest.approx(told[area.tissue]["area_mm2"], rel=0.02), area.tissue
+
+
+def test_outlines_have_the_maps_areas(mapped: tuple[SlideFiles, SlideResult]) -> None:
+    _, result = mapped
+    assert result.files is not None and validate_qupath(result.files["geojson"]) == []
+    areas = dict.fromkeys(TISSUES.names, 0.0)
+    for name, shape in read_geojson(result.files["geojson"]):
+        assert shape.is_valid
+        areas[str(name)] += shape.area
+    for area in result.areas:
+        assert areas[area.tissue] == pytest.approx(area.pixels, rel=0.005), area.tissue
+
+
+def test_scores_are_nearly_perfect(mapped: tuple[SlideFiles, SlideResult]) -> None:
+    files, result = mapped
+    assert result.files is not None
+    for truth in (files.truth, files.truth_geojson):
+        scores = evaluate_slides(result.files["classes"], Annotations(truth), TISSUES).scores
+        assert scores.values["miou"] > 0.98
+
+
+def test_map_is_read_back_by_other_libraries(mapped: tuple[SlideFiles, SlideResult]) -> None:
+    """Areas from NAME_classes.tif by OpenSlide (colours), tifffile and tiffslide (indices), at the finest level."""
+    _, result = mapped
+    assert result.files is not None
+    path, wanted = result.files["classes"], [area.pixels for area in result.areas]
+    assert np.bincount(tifffile.imread(path, level=0).ravel(), minlength=256)[:4].tolist() == wanted
+    with openslide.OpenSlide(str(path)) as opened:
+        assert opened.dimensions == SIZE and opened.level_count == 3
+        assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(0.5, rel=1e-4)
+        colours = np.asarray(opened.read_region((0, 0), 0, SIZE).convert("RGB"))
+    assert [int((colours == color).all(axis=2).sum()) for color in TISSUES.colors] == wanted
+    tiffslide = pytest.importorskip("tiffslide", reason="tiffslide is not installed (pip install tiffslide)")
+    with tiffslide.TiffSlide(path) as opened:
+        assert opened.dimensions == SIZE and opened.level_count == 3
+        assert opened.properties["tiffslide.mpp-x"] == pytest.approx(0.5, rel=1e-4)
+        indices = np.asarray(opened.read_region((0, 0), 0, SIZE, as_array=True))
+    assert np.bincount(indices.ravel(), minlength=256)[:4].tolist() == wanted
+
+
+def test_outlines_are_read_by_qubalab(mapped: tuple[SlideFiles, SlideResult]) -> None:
+    qubalab = pytest.importorskip("qubalab.objects", reason="QuBaLab is not installed (pip install qubalab)")
+    _, result = mapped
+    assert result.files is not None
+    plain = json.loads(result.files["geojson"].read_text(encoding="utf-8"))
+    found = [qubalab.ImageFeature.create_from_feature(feature) for feature in plain["features"]]
+    assert len(found) == sum(area.pieces or 0 for area in result.areas)
+    for area, tissue in zip(result.areas, TISSUES.tissues, strict=True):
+        own = [feature for feature in found if feature.classification.names == (area.tissue,)]
+        assert len(own) == area.pieces
+        assert all(tuple(feature.classification.color) == tissue.color for feature in own)
+        assert all(feature.object_type.name.lower() == "annotation" for feature in own)
+        pixels = sum(shapely.geometry.shape(feature.geometry).area for feature in own)
+        assert pixels == pytest.approx(area.pixels, rel=0.005)
+
+
+def test_outlines_are_read_by_lazyslide(mapped: tuple[SlideFiles, SlideResult]) -> None:
+    lazyslide = pytest.importorskip("lazyslide", reason="LazySlide is not installed (pip install lazyslide)")
+    wsidata = pytest.importorskip("wsidata", reason="LazySlide is not installed (pip install lazyslide)")
+    files, result = mapped
+    assert result.files is not None
+    slide = wsidata.open_wsi(str(files.slide))
+    lazyslide.io.load_annotations(slide, str(result.files["geojson"]), min_area=0, key_added="drawn")
+    table = slide["drawn"]
+    assert set(table["classification_name"]) == set(TISSUES.names)
+    assert len(table) == sum(area.pieces or 0 for area in result.areas)
+    assert table.geometry.is_valid.all()
+    assert table.geometry.area.sum() == pytest.approx(sum(area.pixels for area in result.areas), rel=0.005)
