@@ -41,10 +41,9 @@ class Ring:
 # What the four pixels around a vertex make of it. Bits: 1 left above, 2 right above, 4 left below, 8 right below.
 # For each corner: does the outline (tissue on its right hand) leave it along a horizontal edge?
 _LEAVES_ALONG = {8: True, 4: False, 1: True, 2: False, 7: False, 11: True, 13: True, 14: False}
-_SINGLE = np.zeros(16, bool)
 _HORIZONTAL = np.zeros(16, bool)
 for _code, _horizontal in _LEAVES_ALONG.items():
-    _SINGLE[_code], _HORIZONTAL[_code] = True, _horizontal
+    _HORIZONTAL[_code] = _horizontal
 _FALLING, _RISING = 9, 6
 """Two pixels that touch at the vertex only: the outlines of both turn there, so that pieces are joined by edges."""
 
@@ -143,9 +142,12 @@ def _corners(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
         one vertex this is the lower one; row by row, from left to right, of two at one vertex the one that is joined to
         the left first.
     """
-    code = padded[:-1, :-1] + 2 * padded[:-1, 1:] + 4 * padded[1:, :-1] + 8 * padded[1:, 1:]
-    y, x = np.nonzero(_SINGLE[code] | (code == _FALLING) | (code == _RISING))
-    kind = code[y, x]
+    a, b, c, d = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    across, sides = a ^ b, c ^ d
+    # an odd number of the four is tissue, or two that touch at the vertex only
+    flat = np.flatnonzero((across ^ sides) | (across & sides & (a ^ c)))
+    y, x = np.divmod(flat, padded.shape[1] - 1)
+    kind = padded[y, x] + 2 * padded[y, x + 1] + 4 * padded[y + 1, x] + 8 * padded[y + 1, x + 1]
     falling, rising = kind == _FALLING, kind == _RISING
     times = np.where(falling | rising, 2, 1)
     kinds, second = np.repeat(kind, times), np.zeros(int(times.sum()), bool)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
+import numpy as np
 import shapely
 
+from patch2tissue.cores import available_cores
 from patch2tissue.slides.contours import ContourTracer, Ring
 from patch2tissue.slides.rows import STRIP_PIXELS, Rows, strips
 
@@ -55,11 +60,18 @@ def trace(rows: Rows, tissues: int, *, simplify: float = 0.0, strip_pixels: int 
     """
     tracers = [ContourTracer(rows.shape[1]) for _ in range(tissues)]
     holes: list[list[Ring]] = [[] for _ in range(tissues)]
-    for _, strip in strips(rows, strip_pixels):
-        for tissue, tracer in enumerate(tracers):
-            yield from _pieces(tissue, tracer.add(strip == tissue), holes[tissue], simplify)
-    for tissue, tracer in enumerate(tracers):
-        yield from _pieces(tissue, tracer.finish(), holes[tissue], simplify)
+
+    def closed(tissue: int, strip: np.ndarray | None) -> list[Piece]:
+        """Pieces of a tissue that a strip closes; None: those that the map's end closes."""
+        tracer = tracers[tissue]
+        rings = tracer.finish() if strip is None else tracer.add(strip == tissue)
+        return list(_pieces(tissue, rings, holes[tissue], simplify))
+
+    # numpy and shapely let go of the interpreter, so that the tissues are traced side by side
+    with ThreadPoolExecutor(max(1, min(tissues, available_cores()))) as pool:
+        for strip in chain((strip for _, strip in strips(rows, strip_pixels)), [None]):
+            for pieces in pool.map(partial(closed, strip=strip), range(tissues)):
+                yield from pieces
 
 
 def _pieces(tissue: int, rings: list[Ring], holes: list[Ring], simplify: float) -> Iterator[Piece]:

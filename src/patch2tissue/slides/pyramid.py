@@ -226,7 +226,8 @@ def majority(strip: np.ndarray) -> np.ndarray:
     """
     a, b, c, d = _quarters(strip)
     found = np.where((a == b) | (a == c) | (a == d), a, np.where((b == c) | (b == d), b, np.where(c == d, c, a)))
-    nothing = found == IGNORE_INDEX
+    # where all four are none there is nothing to decide, which on most slides is most places
+    nothing = (found == IGNORE_INDEX) & ((a & b & c & d) != IGNORE_INDEX)
     if nothing.any():
         pixels = np.stack([part[nothing] for part in (a, b, c, d)]).astype(np.int16)
         pixels.sort(axis=0)  # 255 comes last

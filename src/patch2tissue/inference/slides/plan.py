@@ -109,9 +109,6 @@ def plan_tiles(
     width, height = size
     tops, lefts = tile_positions(height, tile, overlap), tile_positions(width, tile, overlap)
     tile_height, tile_width = min(tile, height), min(tile, width)
-    present = np.zeros((len(tops), len(lefts)), dtype=bool)
-    x = np.array(lefts) * scale[0]
-    for row, top in enumerate(tops):
-        shares = tissue.share(x, np.full_like(x, top * scale[1]), tile_width * scale[0], tile_height * scale[1])
-        present[row] = np.asarray(shares) > 0
+    x, y = np.meshgrid(np.array(lefts) * scale[0], np.array(tops) * scale[1])
+    present = tissue.share(x, y, tile_width * scale[0], tile_height * scale[1]) > 0
     return TilePlan(height, width, (tile_height, tile_width), tuple(tops), tuple(lefts), present)

@@ -305,6 +305,7 @@ class _Job:
             size=view.size,
             um_per_pixel=view.um_per_pixel,
             tiles=plan.tiles,
+            map_seconds=timing.whole,
             waiting_share=_waiting_share(timing),
         )
         write_slide_areas(written["areas_csv"], [result])

@@ -51,6 +51,8 @@ class SlideResult:
         um_per_pixel: (x, y) of the map.
         tiles: tiles that went through the network.
         seconds: of this call.
+        map_seconds: of them, until the map was drawn; polygons and other files come after. None if nothing was
+            predicted.
         waiting_share: share of the network's time in which it waited for pixels; None if nothing was predicted.
     """
 
@@ -63,6 +65,7 @@ class SlideResult:
     um_per_pixel: tuple[float, float] | None = None
     tiles: int = 0
     seconds: float = 0.0
+    map_seconds: float | None = None
     waiting_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:

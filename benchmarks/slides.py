@@ -1,0 +1,232 @@
+"""Whole slides: tiles per second against a plain loop and TIAToolbox, and memory on slides of growing size.
+
+    python -m benchmarks.slides [--run runs/demo] [--tia PYTHON] [--size 40000] [--window 12000] [--repeats 3]
+    python -m benchmarks.slides --memory 10000 20000 40000 80000
+
+Speed: a synthetic slide of `--size` pixels a side is made once; all systems draw the same tiles with the same network,
+those with tissue in the middle `--window` pixels, in turns, each as a process of its own. `tiles/s` is from opening the
+slide to the map on disk; ours then also writes the pyramid, outlines, areas and an overlay. Last, ours draws the whole
+slide. TIAToolbox is left out without `--tia`, the python of an environment that holds it (see
+`slide_systems/tia.py`).
+
+Memory: slides of each size, made of copies of one of 10,000 pixels, so that they differ in nothing else; ours draws
+all of each. The network goes by colour and needs next to nothing, so that what is seen is what the slide needs.
+
+Memory is the greatest proportional set size (PSS) of a process and its children, looked at five times a second; Linux
+only. The network is that of a run folder; `make demo` makes `runs/demo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from patch2tissue.atomic import write_text
+from patch2tissue.cores import available_cores
+from patch2tissue.data.synthetic.slide_files import write_synthetic_slide
+from patch2tissue.data.synthetic.whole_slides import WholeSlide
+from patch2tissue.slides.opening import open_slide
+from patch2tissue.slides.pyramid import write_picture_tiff
+from patch2tissue.slides.tissue_mask import find_tissue
+
+ROOT = Path(__file__).resolve().parents[1]
+PIECE = 10_000
+
+
+class Repeated:
+    """A picture laid beside itself, as `Rows`."""
+
+    def __init__(self, picture: np.ndarray, times: int) -> None:
+        self._picture, self._times = picture, times
+        height, width = picture.shape[:2]
+        self.shape = (height * times, width * times, 3)
+
+    def read(self, top: int, bottom: int) -> np.ndarray:
+        """Rows top to bottom - 1."""
+        rows = np.arange(top, bottom) % len(self._picture)
+        return np.tile(self._picture[rows], (1, self._times, 1))
+
+
+def pss_of(process: int) -> float:
+    """Proportional set size of a process and all that it started, in MiB."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    total, waiting = 0.0, [process]
+    while waiting:
+        number = waiting.pop()
+        waiting += children.get(number, [])
+        try:
+            lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return total
+
+
+def run_system(python: str, name: str, *arguments: str) -> dict[str, Any]:
+    """Run a system; what it printed, and its greatest memory."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    command = [python, "-m", f"benchmarks.slide_systems.{name}", *arguments]
+    begin = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
+        most, over = [0.0], threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.2):
+                most[0] = max(most[0], pss_of(child.pid))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        printed, errors = child.communicate()
+        over.set()
+        watcher.join()
+    if child.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed:\n{errors[-3000:]}")
+    line = next(line for line in reversed(printed.splitlines()) if line.startswith("{"))
+    whole = time.perf_counter() - begin
+    return {**json.loads(line), "process_seconds": whole, "peak_mib": most[0]}
+
+
+def slide_for_speed(folder: Path, size: int) -> Path:
+    """The synthetic slide, made if it is not there."""
+    path = folder / f"synthetic-{size}.tif"
+    if not path.is_file():
+        print(f"making {path} ...", flush=True)
+        begin = time.perf_counter()
+        write_synthetic_slide(path, size, size, seed=1)
+        print(f"  {time.perf_counter() - begin:.0f} s", flush=True)
+    return path
+
+
+def window_mask(slide: Path, window: int, path: Path) -> Path:
+    """Tissue in the middle of a slide, as a mask file."""
+    with open_slide(slide) as opened:
+        tissue = find_tissue(opened)
+    height, width = tissue.mask.shape
+    half_x, half_y = (round(window / 2 / scale) for scale in tissue.scale)
+    kept = np.zeros_like(tissue.mask)
+    middle = (
+        slice(max(0, height // 2 - half_y), height // 2 + half_y),
+        slice(max(0, width // 2 - half_x), width // 2 + half_x),
+    )
+    kept[middle] = tissue.mask[middle]
+    Image.fromarray(kept.astype(np.uint8) * 255).save(path)
+    return path
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """All systems in turns on the window, then ours on the whole slide."""
+    folder = options.folder
+    slide = slide_for_speed(folder, options.size)
+    mask = window_mask(slide, options.window, folder / f"window-{options.window}.png")
+    systems: dict[str, tuple[str, str, tuple[str, ...]]] = {
+        "patch2tissue": (sys.executable, "ours", ()),
+        "plain loop, float32": (sys.executable, "plain", ()),
+    }
+    if options.tia:
+        systems["TIAToolbox, float32"] = (options.tia, "tia", ())
+        systems["TIAToolbox, bfloat16"] = (options.tia, "tia", ("bfloat16",))
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
+    for turn in range(options.repeats):
+        for name, (python, module, extra) in systems.items():
+            with_out = folder / "out"
+            shutil.rmtree(with_out, ignore_errors=True)
+            result = run_system(python, module, str(options.run), str(slide), str(mask), str(with_out), *extra)
+            result["tiles_per_second"] = result["tiles"] / result["seconds"]
+            found[name].append(result)
+            print(f"turn {turn + 1}: {name:22} {result['tiles']} tiles {result['seconds']:.1f} s", flush=True)
+    whole = {}
+    if not options.no_whole:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        whole = run_system(sys.executable, "ours", str(options.run), str(slide), "found", str(folder / "out"))
+        print(f"whole slide: {whole['tiles']} tiles, map {whole['seconds']:.0f} s, all {whole['all_seconds']:.0f} s")
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    return {"size": options.size, "window": options.window, "systems": found, "whole_slide": whole}
+
+
+def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Ours on slides of growing size."""
+    picture = WholeSlide(PIECE, PIECE, seed=2).picture.read(0, PIECE)
+    found = []
+    for size in options.memory:
+        path = options.folder / f"repeated-{size}.tif"
+        if not path.is_file():
+            write_picture_tiff(path, Repeated(picture, size // PIECE), (0.5, 0.5))
+        shutil.rmtree(options.folder / "out", ignore_errors=True)
+        arguments = (str(options.run), str(path), "found", str(options.folder / "out"))
+        result = run_system(sys.executable, "ours", *arguments, "by-colour")
+        shutil.rmtree(options.folder / "out", ignore_errors=True)
+        found.append({"size": size, **result})
+        print(
+            f"{size} px: {result['tiles']} tiles {result['all_seconds']:.0f} s, {result['peak_mib']:.0f} MiB",
+            flush=True,
+        )
+        if not options.keep:
+            path.unlink()
+    return found
+
+
+def tell(plain: dict[str, Any]) -> None:
+    """Print a table of what was found."""
+    found = plain.get("speed", {}).get("systems", {})
+    ours = [run["tiles_per_second"] for run in found.get("patch2tissue", [])]
+    for name, runs in found.items():
+        rates = [run["tiles_per_second"] for run in runs]
+        ratios = [mine / theirs for mine, theirs in zip(ours, rates, strict=True)]
+        print(
+            f"{name:22} {statistics.mean(rates):6.2f} tiles/s   ours is {statistics.mean(ratios):.2f} times as fast "
+            f"({min(ratios):.2f} to {max(ratios):.2f})   peak {max(run['peak_mib'] for run in runs):.0f} MiB"
+        )
+    for run in plain.get("memory", []):
+        print(f"{run['size']:6} px a side: peak {run['peak_mib']:.0f} MiB")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "benchmark-slides", help="for slides and maps")
+    parser.add_argument("--tia", help="python of an environment with TIAToolbox")
+    parser.add_argument("--size", type=int, default=40_000)
+    parser.add_argument("--window", type=int, default=12_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-whole", action="store_true", help="leave out the whole slide")
+    parser.add_argument("--memory", type=int, nargs="*", help="measure memory at these sizes instead of speed")
+    parser.add_argument("--keep", action="store_true", help="keep the slides made for --memory")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "slides.json")
+    options = parser.parse_args()
+    if not (options.run / "config.yaml").is_file():
+        raise SystemExit(f"{options.run}: is no run. Make one with `make demo`, or name another with --run.")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    earlier = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    machine = {"cores": available_cores(), "machine": platform.machine(), "torch": torch.__version__}
+    key = "speed" if options.memory is None else "memory"
+    measured = speed(options) if options.memory is None else memory(options)
+    plain = {**earlier, key: measured, f"{key}_machine": machine}
+    write_text(options.out, json.dumps(plain, indent=2) + "\n")
+    tell(plain)
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
