@@ -12,8 +12,9 @@ trap 'rm -f "$new"' EXIT
 {
     echo "# All packages that patch2tissue, its tests and its documentation need, for Python 3.11 to 3.13 on any system."
     echo "# Made by \`make lock\` from pyproject.toml; do not edit by hand."
+    # --no-strip-extras: pip takes a pin of `coverage` for `coverage[toml]` too only while no newer version is out.
     uv pip compile pyproject.toml --group dev --group docs --universal --python-version 3.11 --upgrade \
-        --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet
+        --no-strip-extras --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet
 } >"$new"
 if grep -n '://' "$new" >&2; then
     echo "The lock holds an address; it must hold names, versions and hashes only. Nothing was written." >&2
