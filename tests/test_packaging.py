@@ -20,6 +20,7 @@ LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 
 PUBLIC = {
     "__version__",
+    "Annotations",
     "AttentionMemory",
     "CRAANet",
     "DenseEnergyLoss",
@@ -27,11 +28,17 @@ PUBLIC = {
     "PixelContrastLoss",
     "RunConfig",
     "RunFolder",
+    "SlideOptions",
+    "SlideResult",
+    "SlideScores",
     "TissueSet",
     "evaluate",
+    "evaluate_slides",
     "load_config",
     "load_tissue_set",
     "predict",
+    "predict_slide",
+    "predict_slides",
     "train",
 }
 
