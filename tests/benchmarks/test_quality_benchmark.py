@@ -386,3 +386,19 @@ def test_committed_tables_are_those_of_the_committed_figures() -> None:
 def test_committed_figures_are_those_of_the_committed_cells() -> None:
     figures = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text(encoding="utf-8"))["figures"]
     assert tables.all_figures(cells.REAL) == figures, "run `python -m benchmarks.quality --no-train`"
+
+
+def test_a_row_with_the_settings_of_another_takes_its_result(tiny: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = count_trainings(monkeypatch)
+    assert runner.run_cells(plan(["full_method"]), tiny, threads=1, say=lambda line: None) == []
+    shutil.rmtree(tiny.work / "synthetic_hard", ignore_errors=True)  # as on a machine that has the results alone
+    before = len(made)
+    # the recipe has stain augmentation as the row names it
+    assert runner.run_cells(plan(["hed_augmentation_on"]), tiny, threads=1, say=lambda line: None) == []
+    assert len(made) == before
+    first, second = (cells.read_cell(plan([name])[0].file(tiny)) for name in ("full_method", "hed_augmentation_on"))
+    assert first is not None and second is not None
+    assert second["scores"] == first["scores"] and second["row"] == "hed_augmentation_on"
+    assert second["commit"] == first["commit"] and second["settings_digest"] == first["settings_digest"]
+    assert runner.run_cells(plan(["hed_augmentation_off"]), tiny, threads=1, say=lambda line: None) == []
+    assert len(made) > before, "other settings are trained"
