@@ -5,9 +5,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SLOW_ARGS ?=
 QUALITY_ARGS ?=
+READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py
 
 .DEFAULT_GOAL := default
-.PHONY: default help demo test slow lint format types bench bench-quality docs lock clean
+.PHONY: default help demo test slow readers lint format types bench bench-quality docs lock clean
 
 default: $(STAMP)  ## install everything into .venv (the default target)
 	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
@@ -27,6 +28,17 @@ test: $(STAMP)  ## run the tests that take seconds each
 
 slow: $(STAMP)  ## run the tests that take minutes
 	@$(BIN)/python -m pytest -m slow $(SLOW_ARGS) || [ $$? -eq 5 ]  # 5: there are none
+
+readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuBaLab and LazySlide
+	@PYTHONPATH=src .venv-readers/bin/python -m pytest $(READER_TESTS)
+
+# An environment of its own, which sees the packages of .venv, too: LazySlide alone brings a hundred others.
+.venv-readers/.installed: $(STAMP) tests/readers.txt
+	@rm -rf .venv-readers && $(BIN)/python -m venv .venv-readers
+	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		$(BIN)/python -c "$$where" > "$$(.venv-readers/bin/python -c "$$where")/patch2tissue_venv.pth"
+	@.venv-readers/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r tests/readers.txt
+	@touch $@
 
 lint: $(STAMP)  ## ruff, formatting and types
 	@$(BIN)/ruff check .

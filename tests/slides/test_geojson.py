@@ -49,6 +49,18 @@ def test_qupath_takes_it_and_it_reads_back(tmp_path: Path, simplify: float, scal
     assert len({feature["id"] for feature in features(path)}) == len(pieces)
 
 
+def test_outlines_end_where_the_slide_ends(tmp_path: Path) -> None:
+    # a slide of an odd number of pixels: the map's last ones reach over it by half of themselves
+    path = written(tmp_path / "a.geojson", scale=(2.0, 2.0), size=(319, 239))
+    whole = written(tmp_path / "whole.geojson", scale=(2.0, 2.0))
+    assert validate_qupath(path) == []
+    bounds = np.array([shape.bounds for _, shape in read_geojson(path)])
+    assert bounds[:, 2].max() == 319 and bounds[:, 3].max() == 239
+    slide = shapely.box(0, 0, 319, 239)
+    for (_, shape), (_, longer) in zip(read_geojson(path), read_geojson(whole), strict=True):
+        assert shape.equals(longer.intersection(slide))
+
+
 def test_names_colours_and_measurements(tmp_path: Path) -> None:
     path = written(tmp_path / "a.geojson", scale=(2.0, 2.0))
     for feature in features(path):

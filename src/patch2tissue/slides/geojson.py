@@ -57,6 +57,7 @@ def write_geojson(
     *,
     scale: tuple[float, float],
     um_per_pixel: tuple[float, float],
+    size: tuple[int, int] | None = None,
     most_annotations: int = MOST_ANNOTATIONS,
 ) -> GeoJSONSummary:
     """Write pieces as a feature collection, atomically and one by one; same pieces, same bytes.
@@ -67,6 +68,8 @@ def write_geojson(
         tissues: gives names and colours.
         scale: (sx, sy), level-0 pixels per map pixel.
         um_per_pixel: (x, y) of the map.
+        size: (width, height) of the slide in level-0 pixels: outlines end there, where the map's last pixels may reach
+            over it by a part of themselves; None: they are not cut.
         most_annotations: see `MOST_ANNOTATIONS`.
     """
     summary = GeoJSONSummary(tissues={name: TissueSummary() for name in tissues.names})
@@ -76,7 +79,7 @@ def write_geojson(
             tissue = tissues.tissues[piece.tissue]
             perimeter = piece.perimeter(um_per_pixel)
             area = piece.pixels * um_per_pixel[0] * um_per_pixel[1]
-            spool.write(_feature(piece, tissue.name, tissue.color, scale, area, perimeter) + "\n")
+            spool.write(_feature(piece, tissue.name, tissue.color, scale, size, area, perimeter) + "\n")
             entry = summary.tissues[tissue.name]
             entry.pieces, entry.perimeter_mm = entry.pieces + 1, entry.perimeter_mm + perimeter / 1000
             count += 1
@@ -110,9 +113,15 @@ class _text_writer:
 
 
 def _feature(
-    piece: Piece, name: str, color: tuple[int, int, int], scale: tuple[float, float], area: float, perimeter: float
+    piece: Piece,
+    name: str,
+    color: tuple[int, int, int],
+    scale: tuple[float, float],
+    size: tuple[int, int] | None,
+    area: float,
+    perimeter: float,
 ) -> str:
-    shape = _rounded(piece.polygon, scale)
+    shape = _rounded(piece.polygon, scale, size)
     rings = [_coordinates(ring) for ring in (shape.exterior, *shape.interiors)]
     identity = f"{name}:{piece.pixels}:{rings[0][:2]}"
     feature = {
@@ -130,9 +139,13 @@ def _feature(
     return text.replace('"objectType":"@"', f'"objectType":"{_KIND}"', 1)
 
 
-def _rounded(polygon: shapely.Polygon, scale: tuple[float, float]) -> shapely.Polygon:
+def _rounded(
+    polygon: shapely.Polygon, scale: tuple[float, float], size: tuple[int, int] | None = None
+) -> shapely.Polygon:
     """The polygon in level-0 pixels to two decimals; with all its digits where rounding would make it invalid."""
-    scaled = shapely.transform(polygon, lambda points: points * scale)
+    # the last pixel of a map begins inside the slide, so that nothing is pressed flat
+    end = (math.inf, math.inf) if size is None else size
+    scaled = shapely.transform(polygon, lambda points: np.minimum(points * scale, end))
     rounded = shapely.transform(scaled, lambda points: np.round(points, _DECIMALS))
     return rounded if rounded.is_valid else scaled
 

@@ -84,7 +84,7 @@ def test_map_is_read_back_by_other_libraries(mapped: tuple[SlideFiles, SlideResu
         assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(0.5, rel=1e-4)
         colours = np.asarray(opened.read_region((0, 0), 0, SIZE).convert("RGB"))
     assert [int((colours == color).all(axis=2).sum()) for color in TISSUES.colors] == wanted
-    tiffslide = pytest.importorskip("tiffslide", reason="tiffslide is not installed (pip install tiffslide)")
+    tiffslide = pytest.importorskip("tiffslide", reason="tiffslide is not installed (make readers)")
     with tiffslide.TiffSlide(path) as opened:
         assert opened.dimensions == SIZE and opened.level_count == 3
         assert opened.properties["tiffslide.mpp-x"] == pytest.approx(0.5, rel=1e-4)
@@ -93,7 +93,7 @@ def test_map_is_read_back_by_other_libraries(mapped: tuple[SlideFiles, SlideResu
 
 
 def test_outlines_are_read_by_qubalab(mapped: tuple[SlideFiles, SlideResult]) -> None:
-    qubalab = pytest.importorskip("qubalab.objects", reason="QuBaLab is not installed (pip install qubalab)")
+    qubalab = pytest.importorskip("qubalab.objects", reason="QuBaLab is not installed (make readers)")
     _, result = mapped
     assert result.files is not None
     plain = json.loads(result.files["geojson"].read_text(encoding="utf-8"))
@@ -109,8 +109,8 @@ def test_outlines_are_read_by_qubalab(mapped: tuple[SlideFiles, SlideResult]) ->
 
 
 def test_outlines_are_read_by_lazyslide(mapped: tuple[SlideFiles, SlideResult]) -> None:
-    lazyslide = pytest.importorskip("lazyslide", reason="LazySlide is not installed (pip install lazyslide)")
-    wsidata = pytest.importorskip("wsidata", reason="LazySlide is not installed (pip install lazyslide)")
+    lazyslide = pytest.importorskip("lazyslide", reason="LazySlide is not installed (make readers)")
+    wsidata = pytest.importorskip("wsidata", reason="LazySlide is not installed (make readers)")
     files, result = mapped
     assert result.files is not None
     slide = wsidata.open_wsi(str(files.slide))

@@ -66,7 +66,14 @@ def write_outputs(
         step("tracing outlines")
         written["geojson"] = out / f"{name}.geojson{'.gz' if options.compress else ''}"
         pieces = trace(files.classes, len(tissues), simplify=options.simplify)
-        summary = write_geojson(written["geojson"], pieces, tissues, scale=view.scale, um_per_pixel=view.um_per_pixel)
+        summary = write_geojson(
+            written["geojson"],
+            pieces,
+            tissues,
+            scale=view.scale,
+            um_per_pixel=view.um_per_pixel,
+            size=view.slide.size,
+        )
         outlines = summary.tissues
     step("drawing the overlay")
     written["overlay"] = out / f"{name}_overlay.png"
