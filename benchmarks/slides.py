@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -39,12 +38,22 @@ from patch2tissue.atomic import write_text
 from patch2tissue.cores import available_cores
 from patch2tissue.data.synthetic.slide_files import write_synthetic_slide
 from patch2tissue.data.synthetic.whole_slides import WholeSlide
+from patch2tissue.environment import git_commit, processor_name
 from patch2tissue.slides.opening import open_slide
 from patch2tissue.slides.pyramid import write_picture_tiff
 from patch2tissue.slides.tissue_mask import find_tissue
 
 ROOT = Path(__file__).resolve().parents[1]
 PIECE = 10_000
+
+OURS = "patch2tissue"
+KEYS = {
+    OURS: OURS,
+    "plain loop, float32": "plain_loop",
+    "TIAToolbox, float32": "tiatoolbox",
+    "TIAToolbox, bfloat16": "tiatoolbox_bfloat16",
+}
+"""Systems, and their names in figures."""
 
 
 class Repeated:
@@ -140,7 +149,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     slide = slide_for_speed(folder, options.size)
     mask = window_mask(slide, options.window, folder / f"window-{options.window}.png")
     systems: dict[str, tuple[str, str, tuple[str, ...]]] = {
-        "patch2tissue": (sys.executable, "ours", ()),
+        OURS: (sys.executable, "ours", ()),
         "plain loop, float32": (sys.executable, "plain", ()),
     }
     if options.tia:
@@ -186,19 +195,32 @@ def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
-def tell(plain: dict[str, Any]) -> None:
-    """Print a table of what was found."""
-    found = plain.get("speed", {}).get("systems", {})
-    ours = [run["tiles_per_second"] for run in found.get("patch2tissue", [])]
-    for name, runs in found.items():
-        rates = [run["tiles_per_second"] for run in runs]
-        ratios = [mine / theirs for mine, theirs in zip(ours, rates, strict=True)]
-        print(
-            f"{name:22} {statistics.mean(rates):6.2f} tiles/s   ours is {statistics.mean(ratios):.2f} times as fast "
-            f"({min(ratios):.2f} to {max(ratios):.2f})   peak {max(run['peak_mib'] for run in runs):.0f} MiB"
-        )
-    for run in plain.get("memory", []):
-        print(f"{run['size']:6} px a side: peak {run['peak_mib']:.0f} MiB")
+def figures(speed_runs: dict[str, Any] | None, memory_runs: list[dict[str, Any]] | None) -> dict[str, float]:
+    """The figures that documentation cites, from the runs of both parts.
+
+    Args:
+        speed_runs: what `speed` found, None if it was not run.
+        memory_runs: what `memory` found, likewise.
+    """
+    found: dict[str, float] = {}
+    if speed_runs:
+        systems = speed_runs["systems"]
+        rates = {name: [run["tiles_per_second"] for run in runs] for name, runs in systems.items()}
+        for name, runs in systems.items():
+            key = KEYS[name]
+            found[f"{key}.tiles_per_second"] = statistics.mean(rates[name])
+            found[f"{key}.peak_mib"] = max(run["peak_mib"] for run in runs)
+            if name != OURS:
+                ratios = [mine / theirs for mine, theirs in zip(rates[OURS], rates[name], strict=True)]
+                found[f"speedup_vs_{key}"] = statistics.mean(ratios)
+                found[f"speedup_vs_{key}_least"] = min(ratios)
+        found["waiting_share"] = statistics.mean(run["waiting_share"] for run in systems[OURS])
+    if memory_runs:
+        for run in memory_runs:
+            found[f"peak_mib_{run['size']}_px"] = run["peak_mib"]
+        peaks = [run["peak_mib"] for run in memory_runs]
+        found["peak_memory_ratio"] = max(peaks) / peaks[0]
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def main() -> None:
@@ -218,13 +240,18 @@ def main() -> None:
     if not (options.run / "config.yaml").is_file():
         raise SystemExit(f"{options.run}: is no run. Make one with `make demo`, or name another with --run.")
     options.folder.mkdir(parents=True, exist_ok=True)
-    earlier = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    machine = {"cores": available_cores(), "machine": platform.machine(), "torch": torch.__version__}
-    key = "speed" if options.memory is None else "memory"
-    measured = speed(options) if options.memory is None else memory(options)
-    plain = {**earlier, key: measured, f"{key}_machine": machine}
-    write_text(options.out, json.dumps(plain, indent=2) + "\n")
-    tell(plain)
+    earlier = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
+    part, measure = ("speed", speed) if options.memory is None else ("memory", memory)
+    about = {
+        "machine": f"{processor_name()}, {available_cores()} cores, torch {torch.__version__}",
+        "commit": git_commit(),
+    }
+    parts = earlier.get("parts", {}) | {part: about | {"runs": measure(options)}}
+    runs = {name: parts[name]["runs"] if name in parts else None for name in ("speed", "memory")}
+    found = figures(runs["speed"], runs["memory"])
+    write_text(options.out, json.dumps(about | {"figures": found, "parts": parts}, indent=2) + "\n")
+    for name, value in found.items():
+        print(f"{name:40} {value:10.2f}")
     print(f"written to {options.out}")
 
 

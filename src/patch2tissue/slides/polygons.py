@@ -13,7 +13,10 @@ import shapely
 
 from patch2tissue.cores import available_cores
 from patch2tissue.slides.contours import ContourTracer, Ring
-from patch2tissue.slides.rows import STRIP_PIXELS, Rows, strips
+from patch2tissue.slides.rows import Rows, strips
+from patch2tissue.slides.simplify import simplified
+
+_STRIP_PIXELS = 2**23  # each tissue makes several arrays of this size, side by side with the others
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Piece:
         return float(shapely.transform(self.polygon, lambda points: points * scale).length)
 
 
-def trace(rows: Rows, tissues: int, *, simplify: float = 0.0, strip_pixels: int = STRIP_PIXELS) -> Iterator[Piece]:
+def trace(rows: Rows, tissues: int, *, simplify: float = 0.0, strip_pixels: int = _STRIP_PIXELS) -> Iterator[Piece]:
     """Trace the pieces of all tissues of a map.
 
     The map is read a strip at a time; in memory are the outlines that reach into the rows being read, and their holes.
@@ -83,7 +86,7 @@ def _pieces(tissue: int, rings: list[Ring], holes: list[Ring], simplify: float) 
         own = inside[index]
         polygon = shapely.Polygon(ring.vertices, [hole.vertices for hole in own])
         pixels = ring.area + sum(hole.area for hole in own)
-        yield Piece(tissue, _simplified(polygon, simplify), pixels)
+        yield Piece(tissue, simplified(polygon, simplify), pixels)
 
 
 def _assign(outer: list[Ring], holes: list[Ring]) -> list[list[Ring]]:
@@ -102,22 +105,3 @@ def _assign(outer: list[Ring], holes: list[Ring]) -> list[list[Ring]]:
         inside[owner[hole]].append(holes[hole])
     holes[:] = [hole for number, hole in enumerate(holes) if number not in owner]
     return inside
-
-
-def _simplified(polygon: shapely.Polygon, tolerance: float) -> shapely.Polygon:
-    if tolerance <= 0:
-        return polygon
-    for attempt in (tolerance, 0.7 * tolerance, 0.4 * tolerance):
-        found = shapely.simplify(polygon, attempt, preserve_topology=True)
-        usable = isinstance(found, shapely.Polygon) and found.is_valid and found.area > 0
-        if usable and _within(polygon, found, tolerance):
-            return found
-    return polygon
-
-
-def _within(exact: shapely.Polygon, simple: shapely.Polygon, tolerance: float) -> bool:
-    """Whether all corners of an outline lie near the simplified one; GEOS may drop a ring's first corner unasked."""
-    outline = simple.boundary
-    shapely.prepare(outline)
-    corners = shapely.points(shapely.get_coordinates(exact))
-    return bool(shapely.dwithin(outline, corners, tolerance * (1 + 1e-9)).all())
