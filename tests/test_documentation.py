@@ -30,8 +30,14 @@ def test_the_configuration_page_is_what_the_program_does() -> None:
 def test_the_readme_lists_every_command() -> None:
     from patch2tissue.cli.app import app
 
-    listed = re.findall(r"^\| `patch2tissue ([a-z-]+)` \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted(str(command.name) for command in app.registered_commands)
+    listed = re.findall(r"^\| `patch2tissue ([a-z -]+)` \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    commands = [str(command.name) for command in app.registered_commands]
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        name = group.name if isinstance(group.name, str) else group.typer_instance.info.name
+        commands += [f"{name} {command.name}" for command in group.typer_instance.registered_commands]
+    assert "slide predict" in commands
+    assert sorted(listed) == sorted(commands)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -70,3 +76,13 @@ def test_python_examples_run() -> None:
     names = {"images": torch.rand(2, 3, 64, 64)}
     exec(readme, names)
     assert names["attention"].shape == (2, 4, 8, 8)  # type: ignore[attr-defined]
+
+
+def test_the_example_of_slides_names_what_there_is() -> None:
+    (example,) = blocks(ROOT / "docs" / "slides.md", "python")
+    compile(example, "docs/slides.md", "exec")
+    names = re.findall(r"^from patch2tissue import (.+)$", example, re.MULTILINE)[0].split(", ")
+    assert all(hasattr(patch2tissue, name) for name in names)
+    from patch2tissue.inference.slides.result import SlideArea
+
+    assert set(re.findall(r"area\.(\w+)", example)) <= set(SlideArea.__dataclass_fields__)

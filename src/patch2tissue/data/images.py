@@ -58,7 +58,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     elif isinstance(error, MemoryError):
         reason = "there is not enough memory for it"
     else:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        told = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = f"{told}; it is damaged or cut short, copy it again"
     return DataError(f"{path}: cannot be read as an image ({reason}).")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 _OPEN = -1
@@ -63,8 +63,8 @@ class ContourTracer:
         self._x = np.empty(0, np.int32)
         self._y = np.empty(0, np.int32)
         self._along = np.empty(0, bool)
-        self._beside = np.empty(0, np.int64)
-        self._below = np.empty(0, np.int64)
+        self._beside = np.empty(0, np.int32)
+        self._below = np.empty(0, np.int32)
 
     def add(self, mask: np.ndarray) -> list[Ring]:
         """Take the next rows, bool [n, width]; return the outlines that are closed by them."""
@@ -92,13 +92,13 @@ class ContourTracer:
     def _join(self, x: np.ndarray, y: np.ndarray, along: np.ndarray, order: np.ndarray) -> None:
         """Add corners, which come row by row, and pair them."""
         known = len(self._x)
-        beside = np.arange(known, known + len(x), dtype=np.int64)
+        beside = np.arange(known, known + len(x), dtype=np.int32)
         beside = beside.reshape(-1, 2)[:, ::-1].ravel()  # first with second, third with fourth, ...
         waiting = np.flatnonzero(self._below == _OPEN)
         self._x, self._y = np.concatenate([self._x, x]), np.concatenate([self._y, y])
         self._along = np.concatenate([self._along, along])
         self._beside = np.concatenate([self._beside, beside])
-        self._below = np.concatenate([self._below, np.full(len(x), _OPEN, np.int64)])
+        self._below = np.concatenate([self._below, np.full(len(x), _OPEN, np.int32)])
         # in each column from above: a waiting corner first, then the new ones
         candidates = np.concatenate([waiting, np.arange(known, known + len(x))])
         within = np.concatenate([np.full(len(waiting), -1, np.int64), 2 * y.astype(np.int64) + order])
@@ -115,12 +115,18 @@ class ContourTracer:
         count = len(self._x)
         if not count:
             return []
-        graph = coo_array((np.ones(count, bool), (np.arange(count), self._beside)), shape=(count, count))
-        joined = np.flatnonzero(self._below != _OPEN)
-        vertical = coo_array((np.ones(len(joined), bool), (joined, self._below[joined])), shape=(count, count))
-        parts, labels = connected_components((graph + vertical).tocsr(), directed=False)
+        # each corner's row: its partner beside it, then the one in its column if that is known
+        joined = self._below != _OPEN
+        rows = np.zeros(count + 1, np.int32)
+        np.cumsum(1 + joined, out=rows[1:])
+        partners = np.empty(rows[-1], np.int32)
+        partners[rows[:-1]] = self._beside
+        partners[rows[:-1][joined] + 1] = self._below[joined]
+        graph = csr_array((np.ones(len(partners), bool), partners, rows), shape=(count, count))
+        # partners are mutual, so that strong components are the outlines; others would need the graph's transpose
+        parts, labels = connected_components(graph, directed=True, connection="strong")
         waits = np.zeros(parts, bool)
-        waits[labels[self._below == _OPEN]] = True
+        waits[labels[~joined]] = True
         closed = ~waits[labels]
         rings = _rings(*self._select(closed), labels[closed]) if closed.any() else []
         self._x, self._y, self._along, self._beside, self._below = self._select(~closed)
@@ -128,9 +134,9 @@ class ContourTracer:
 
     def _select(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The chosen corners, whose partners are chosen as well, with indices of their own."""
-        renumbered = np.cumsum(chosen) - 1
+        renumbered = np.cumsum(chosen, dtype=np.int32) - 1
         below = self._below[chosen]
-        below = np.where(below == _OPEN, _OPEN, renumbered[below])
+        below = np.where(below == _OPEN, np.int32(_OPEN), renumbered[below])
         return self._x[chosen], self._y[chosen], self._along[chosen], renumbered[self._beside[chosen]], below
 
 

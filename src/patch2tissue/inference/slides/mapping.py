@@ -23,7 +23,7 @@ from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 BatchNetwork = Callable[[np.ndarray], np.ndarray]
 """Maps tiles uint8 RGB [B, h, w, 3] to probabilities float32 [B, K, h, w]."""
 
-_WAITING = 2
+_WAITING = 1
 """Batches of results that may wait to be blended."""
 
 

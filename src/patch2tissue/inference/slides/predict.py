@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from patch2tissue.cores import release_memory
 from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.inference.predictor import Predictor
 from patch2tissue.inference.slides.mapping import MapFiles, Timing, map_slide
@@ -291,7 +292,12 @@ class _Job:
             row_done=row_done,
             progress=bars.advance_to,
         )
-        written, areas = write_outputs(name, self.out, files, view, tissues, self.options.outputs, bars.step)
+
+        def step(what: str) -> None:
+            release_memory()  # what the step before needed, or its peak would stand on top
+            bars.step(what)
+
+        written, areas = write_outputs(name, self.out, files, view, tissues, self.options.outputs, step)
         written |= {
             "tissue": picture,
             "areas_csv": self.out / f"{name}_areas.csv",
