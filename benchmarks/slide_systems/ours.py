@@ -18,7 +18,7 @@ from patch2tissue import SlideOptions, predict_slide
 
 
 class ByColour(nn.Module):
-    """Four tissues by how red a tile's squares of 24 pixels are: a map about as rugged as that of the demo's network."""
+    """Four tissues by how red a tile's squares of 24 pixels are: a map about as rugged as the demo's."""
 
     def __init__(self) -> None:
         super().__init__()
