@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ _LEAST_SATURATION = 0.05
 _MOST_SATURATION = 0.15
 _DARKEST = 40
 _ASPECT = 0.02
+_STRIP_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,17 @@ def tissue_by_colour(image: np.ndarray, least_area: float = 0.0, least_hole: flo
     Returns:
         bool [H, W].
     """
-    brightest, darkest = image.max(axis=2).astype(np.float32), image.min(axis=2).astype(np.float32)
-    saturation = ndimage.median_filter((brightest - darkest) / np.maximum(brightest, 1), size=3, mode="nearest")
-    # coverslip edges and black borders have no colour that means anything
-    saturation[brightest < _DARKEST] = 0
+    saturation = ndimage.median_filter(_saturation(image), size=3, mode="nearest")
+    counts = np.zeros(256, np.int64)
+    for rows in _strips(len(image)):
+        # coverslip edges and black borders have no colour that means anything
+        saturation[rows][image[rows].max(axis=2) < _DARKEST] = 0
+        counts += np.bincount(saturation[rows].ravel(), minlength=256)
     # glass is a little coloured, too: the threshold of a slide that is all glass or all tissue says nothing
-    threshold = float(threshold_otsu(saturation)) if np.ptp(saturation) > 0 else 0.0
-    mask = saturation > np.clip(threshold, _LEAST_SATURATION, _MOST_SATURATION)
-    mask &= ~_pen(image)
+    threshold = float(threshold_otsu(hist=(counts, np.arange(256)))) / 255 if np.count_nonzero(counts) > 1 else 0.0
+    mask = saturation > 255 * np.clip(threshold, _LEAST_SATURATION, _MOST_SATURATION)
+    for rows in _strips(len(image)):
+        mask[rows] &= ~_pen(image[rows])
     mask = ndimage.binary_closing(np.pad(mask, 2, mode="edge"), iterations=2)[2:-2, 2:-2]
     # a picture smaller than a piece must be may hold one all the same
     area, hole = min(int(least_area), mask.size // 4), min(int(least_hole), mask.size // 4)
@@ -169,10 +174,27 @@ def tissue_by_colour(image: np.ndarray, least_area: float = 0.0, least_hole: flo
 
 def _without_small_pieces(mask: np.ndarray, least: int) -> np.ndarray:
     """Leave out pieces of fewer pixels than `least`."""
-    labels, _ = ndimage.label(mask)
-    large = np.bincount(labels.ravel()) >= least
+    labels, count = ndimage.label(mask)
+    sizes = np.zeros(count + 1, np.int64)
+    for rows in _strips(len(mask)):
+        sizes += np.bincount(labels[rows].ravel(), minlength=count + 1)
+    large = sizes >= least
     large[0] = False
     return np.asarray(large[labels])
+
+
+def _saturation(image: np.ndarray) -> np.ndarray:
+    """Saturation as in HSV, uint8 [H, W] in 1/255."""
+    found = np.empty(image.shape[:2], np.uint8)
+    for rows in _strips(len(image)):
+        brightest, darkest = image[rows].max(axis=2).astype(np.float32), image[rows].min(axis=2)
+        found[rows] = np.rint(255 * (brightest - darkest) / np.maximum(brightest, 1))
+    return found
+
+
+def _strips(height: int) -> Iterator[slice]:
+    """Rows that are worked on at a time: a thumbnail of a large slide has millions of pixels."""
+    return (slice(top, min(height, top + _STRIP_ROWS)) for top in range(0, height, _STRIP_ROWS))
 
 
 def _pen(image: np.ndarray) -> np.ndarray:

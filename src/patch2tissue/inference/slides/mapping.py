@@ -23,8 +23,8 @@ from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 BatchNetwork = Callable[[np.ndarray], np.ndarray]
 """Maps tiles uint8 RGB [B, h, w, 3] to probabilities float32 [B, K, h, w]."""
 
-_WAITING = 1
-"""Batches of results that may wait to be blended."""
+_WAITING = 16
+"""Tiles that may wait to be blended."""
 
 
 @dataclass
@@ -137,7 +137,7 @@ class _Writer:
         self._start_row, self._row = start_row, start_row - 1
         self._strip = self._probabilities = np.empty(0, np.uint8)
         self._inside = np.empty(0, bool)
-        self._jobs: queue.Queue[tuple[int, int, np.ndarray, np.ndarray] | None] = queue.Queue(16 * _WAITING)
+        self._jobs: queue.Queue[tuple[int, int, np.ndarray, np.ndarray] | None] = queue.Queue(_WAITING)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="slide-writer", daemon=True)
 
@@ -158,7 +158,8 @@ class _Writer:
         """Hand over a tile's pixels [h, w, 3] and probabilities [K, h, w]; tiles come in the plan's order."""
         if self._error is not None:
             raise self._error
-        self._jobs.put((row, column, pixels, values))
+        # a copy, or a tile that waits would keep its whole batch in memory
+        self._jobs.put((row, column, pixels, values.copy()))
 
     def _work(self) -> None:
         for row, column, pixels, values in iter(self._jobs.get, None):

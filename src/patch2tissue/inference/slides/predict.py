@@ -276,6 +276,7 @@ class _Job:
             state.rows_done = row + 1
             state.save(work / "state.json")
 
+        release_memory()  # of looking for tissue, before processes are forked that would take it along
         workers = default_workers() if self.options.workers is None else self.options.workers
         timing = map_slide(
             lambda start: read_tiles(
