@@ -10,8 +10,8 @@ slide. TIAToolbox is left out without `--tia`, the python of an environment that
 `slide_systems/tia.py`).
 
 Memory: slides of each size, made of copies of one of 10,000 pixels along the upper and the left edge, so that tissue
-lies in all columns and in all rows; filling the rest would take hours and no more memory. Ours draws all of each. The
-network goes by colour and needs next to nothing, so that what is seen is what the slide needs.
+lies in all columns and in all rows, since filling the rest would take hours. Ours draws all of each. The network goes
+by colour and needs next to nothing, so that what is seen is what the slide needs.
 
 Memory is the greatest proportional set size (PSS) of a process and its children, looked at five times a second; for
 slides of growing size without the code of libraries, which counts less the more processes have loaded it. Linux only.

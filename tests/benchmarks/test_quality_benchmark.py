@@ -391,7 +391,9 @@ def test_committed_figures_are_those_of_the_committed_cells() -> None:
 def test_a_row_with_the_settings_of_another_takes_its_result(tiny: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     made = count_trainings(monkeypatch)
     assert runner.run_cells(plan(["full_method"]), tiny, threads=1, say=lambda line: None) == []
-    shutil.rmtree(tiny.work / "synthetic_hard", ignore_errors=True)  # as on a machine that has the results alone
+    for made_before in tiny.work.iterdir():  # as on a machine that has the results alone
+        if made_before.is_dir() and made_before != tiny.results:
+            shutil.rmtree(made_before)
     before = len(made)
     # the recipe has stain augmentation as the row names it
     assert runner.run_cells(plan(["hed_augmentation_on"]), tiny, threads=1, say=lambda line: None) == []

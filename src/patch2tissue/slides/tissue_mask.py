@@ -13,6 +13,7 @@ from skimage.filters import threshold_otsu
 
 from patch2tissue.data.images import read_image
 from patch2tissue.errors import DataError
+from patch2tissue.slides.rows import ArrayRows, count_values
 from patch2tissue.slides.scaled import ScaledSlide
 from patch2tissue.slides.slide import Slide
 
@@ -152,11 +153,10 @@ def tissue_by_colour(image: np.ndarray, least_area: float = 0.0, least_hole: flo
         bool [H, W].
     """
     saturation = ndimage.median_filter(_saturation(image), size=3, mode="nearest")
-    counts = np.zeros(256, np.int64)
     for rows in _strips(len(image)):
         # coverslip edges and black borders have no colour that means anything
         saturation[rows][image[rows].max(axis=2) < _DARKEST] = 0
-        counts += np.bincount(saturation[rows].ravel(), minlength=256)
+    counts = count_values(ArrayRows(saturation))
     # glass is a little coloured, too: the threshold of a slide that is all glass or all tissue says nothing
     threshold = float(threshold_otsu(hist=(counts, np.arange(256)))) / 255 if np.count_nonzero(counts) > 1 else 0.0
     mask = saturation > 255 * np.clip(threshold, _LEAST_SATURATION, _MOST_SATURATION)
