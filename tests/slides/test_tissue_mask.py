@@ -87,8 +87,8 @@ def test_share_of_a_box_is_its_area_of_tissue(left: float, top: float, width: in
 def test_rows_are_the_mask_at_the_middles() -> None:
     pixels = blobs(12, 16, 1, 1.5) == 0
     mask = TissueMask(pixels, (10.0, 10.0), "test")
-    np.testing.assert_array_equal(mask.rows(0, 24, 32, (5.0, 5.0)), pixels.repeat(2, axis=0).repeat(2, axis=1))
-    np.testing.assert_array_equal(mask.rows(2, 5, 8, (20.0, 20.0)), pixels[5:10:2, 1::2])
+    np.testing.assert_array_equal(mask.region((0, 24), (0, 32), (5.0, 5.0)), pixels.repeat(2, axis=0).repeat(2, axis=1))
+    np.testing.assert_array_equal(mask.region((2, 5), (3, 8), (20.0, 20.0)), pixels[5:10:2, 7::2])
 
 
 def test_masks_of_a_user(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import shapely
 
 from patch2tissue.cores import available_cores
-from patch2tissue.slides.contours import ContourTracer, Ring
+from patch2tissue.slides.contours import NOTHING, ContourTracer, Ring, Vertices, vertices_between
 from patch2tissue.slides.rows import Rows, strips
 from patch2tissue.slides.simplify import simplified
 
-_STRIP_PIXELS = 2**23  # each tissue makes several arrays of this size, side by side with the others
+_STRIP_PIXELS = 2**22  # several arrays of this size are made
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,22 @@ def trace(rows: Rows, tissues: int, *, simplify: float = 0.0, strip_pixels: int 
     Yields:
         Pieces, as they are closed.
     """
-    tracers = [ContourTracer(rows.shape[1]) for _ in range(tissues)]
+    tracers = [ContourTracer(tissue) for tissue in range(tissues)]
     holes: list[list[Ring]] = [[] for _ in range(tissues)]
 
-    def closed(tissue: int, strip: np.ndarray | None) -> list[Piece]:
-        """Pieces of a tissue that a strip closes; None: those that the map's end closes."""
-        tracer = tracers[tissue]
-        rings = tracer.finish() if strip is None else tracer.add(strip == tissue)
-        return list(_pieces(tissue, rings, holes[tissue], simplify))
+    def closed(tissue: int, vertices: Vertices) -> list[Piece]:
+        return list(_pieces(tissue, tracers[tissue].add(vertices), holes[tissue], simplify))
 
+    height, width = rows.shape[:2]
+    nothing = np.full((1, width), NOTHING, np.uint8)
+    above = nothing[0]
     # numpy and shapely let go of the interpreter, so that the tissues are traced side by side
     with ThreadPoolExecutor(max(1, min(tissues, available_cores()))) as pool:
-        for strip in chain((strip for _, strip in strips(rows, strip_pixels)), [None]):
-            for pieces in pool.map(partial(closed, strip=strip), range(tissues)):
+        for top, strip in chain(strips(rows, strip_pixels), [(height, nothing)]):
+            vertices = vertices_between(above, strip, top)
+            above = strip[-1].copy()
+            del strip
+            for pieces in pool.map(partial(closed, vertices=vertices), range(tissues)):
                 yield from pieces
 
 
@@ -95,7 +98,7 @@ def _assign(outer: list[Ring], holes: list[Ring]) -> list[list[Ring]]:
     if not outer or not holes:
         return inside
     # an outline closes below its holes, so that the holes of these outlines are all known
-    tree = shapely.STRtree(shapely.points([hole.pixel_above() for hole in holes]))
+    tree = shapely.STRtree(shapely.points([hole.pixel_above for hole in holes]))
     found = tree.query([shapely.Polygon(ring.vertices) for ring in outer], predicate="contains")
     owner: dict[int, int] = {}
     for index, hole in found.T.tolist():

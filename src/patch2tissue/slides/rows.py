@@ -77,7 +77,7 @@ class RowFile:
         """Write rows [n, width(, channels)] uint8 from row `top` on."""
         with self.path.open("r+b") as file:
             file.seek(top * self._row)
-            file.write(np.ascontiguousarray(rows, np.uint8).tobytes())
+            file.write(np.ascontiguousarray(rows, np.uint8).data)
             if self._durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -16,6 +16,9 @@ SNAP = 0.02
 _MARGIN = 2
 """Pixels that are read around a region, so that its edges are resampled as if it were larger."""
 
+_STRIP_PIXELS = 2**22
+"""Pixels of a level that are read at a time for a thumbnail; each takes about ten bytes on its way."""
+
 
 class ScaledSlide:
     """A slide as one large picture at a resolution.
@@ -87,7 +90,7 @@ class ScaledSlide:
     def thumbnail(self) -> np.ndarray:
         """The whole picture at this resolution, uint8 RGB [H, W, 3], read in strips."""
         width, height = self.size
-        rows = max(1, 2**24 // max(1, round(width * self._ratio[0] * self._ratio[1])))
+        rows = max(1, _STRIP_PIXELS // max(1, round(width * self._ratio[0] * self._ratio[1])))
         whole = np.empty((height, width, 3), np.uint8)
         for top in range(0, height, rows):
             bottom = min(height, top + rows)

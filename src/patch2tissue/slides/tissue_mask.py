@@ -69,23 +69,22 @@ class TissueMask:
         share = inside / (width / sx * (height / sy))
         return np.asarray(np.where(share < 1e-9, 0.0, np.minimum(share, 1.0)))
 
-    def rows(self, top: int, bottom: int, width: int, scale: tuple[float, float]) -> np.ndarray:
-        """The mask at the pixels of a map, by their middles.
+    def region(self, rows: tuple[int, int], columns: tuple[int, int], scale: tuple[float, float]) -> np.ndarray:
+        """The mask at the pixels of a part of a map, by their middles.
 
         Args:
-            top: first row of the map.
-            bottom: one past the last row.
-            width: of the map in pixels.
+            rows: [top, bottom) of the map.
+            columns: [left, right) of the map.
             scale: (sx, sy), level-0 pixels per map pixel.
 
         Returns:
-            bool [bottom - top, width].
+            bool [bottom - top, right - left].
         """
-        rows = (np.arange(top, bottom) + 0.5) * (scale[1] / self.scale[1])
-        columns = (np.arange(width) + 0.5) * (scale[0] / self.scale[0])
-        rows = np.clip(rows.astype(np.intp), 0, self.mask.shape[0] - 1)
-        columns = np.clip(columns.astype(np.intp), 0, self.mask.shape[1] - 1)
-        return np.asarray(self.mask[rows][:, columns])
+        y = (np.arange(*rows) + 0.5) * (scale[1] / self.scale[1])
+        x = (np.arange(*columns) + 0.5) * (scale[0] / self.scale[0])
+        y = np.clip(y.astype(np.intp), 0, self.mask.shape[0] - 1)
+        x = np.clip(x.astype(np.intp), 0, self.mask.shape[1] - 1)
+        return np.asarray(self.mask[y[:, None], x])
 
 
 def _integral(mask: np.ndarray) -> np.ndarray:
@@ -270,7 +269,7 @@ def contour_picture(slide: Slide, tissue: TissueMask, longest: int = 1600) -> Im
     finest = max(slide.size) / longest
     view = ScaledSlide(slide, max(slide.resolution.x, slide.resolution.y) * max(1.0, finest))
     image = view.thumbnail()
-    inside = tissue.rows(0, image.shape[0], image.shape[1], view.scale)
+    inside = tissue.region((0, image.shape[0]), (0, image.shape[1]), view.scale)
     wide = ndimage.binary_dilation(inside, iterations=max(1, longest // 800))
     image[wide & ~inside] = (0, 140, 60)
     picture = Image.fromarray(image)

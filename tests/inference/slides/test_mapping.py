@@ -102,7 +102,7 @@ def test_tiles_without_tissue_are_left_out(tmp_path_factory: pytest.TempPathFact
     mask = rng.random((7, 8)) < 0.3
     tissue = TissueMask(mask, (83 / 8, 10.0), "drawn")
     found, _, plan = make_map(tmp_path_factory.mktemp("map"), image, 16, overlap, tissue)
-    inside = tissue.rows(0, 70, 83, (1.0, 1.0))
+    inside = tissue.region((0, 70), (0, 83), (1.0, 1.0))
     assert (found[~inside] == IGNORE_INDEX).all()
     assert (found[inside] < K).all()
     # against a slow reference that adds the same tiles into arrays of the whole size

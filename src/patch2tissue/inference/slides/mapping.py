@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from patch2tissue.cores import release_memory
 from patch2tissue.inference.slides.blending import RowBlender
 from patch2tissue.inference.slides.plan import TilePlan
 from patch2tissue.inference.slides.reading import Tile
@@ -23,8 +24,11 @@ from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 BatchNetwork = Callable[[np.ndarray], np.ndarray]
 """Maps tiles uint8 RGB [B, h, w, 3] to probabilities float32 [B, K, h, w]."""
 
-_WAITING = 16
+_WAITING = 8
 """Tiles that may wait to be blended."""
+
+_RELEASED_AFTER = 16
+"""Tiles after which freed memory is given back: arrays of changing sizes leave gaps that the C library would keep."""
 
 
 @dataclass
@@ -135,8 +139,13 @@ class _Writer:
         channels = self._classes + (self._white_above is not None)
         self._blender = RowBlender(plan, channels, files.folder)
         self._start_row, self._row = start_row, start_row - 1
-        self._strip = self._probabilities = np.empty(0, np.uint8)
-        self._inside = np.empty(0, bool)
+        tallest = max(bottom - top for top, bottom in map(plan.final_rows, range(len(plan.tops))))
+        # as wide as the slide, so made once: a new one would lie beside the old one for a moment
+        self._whole_strip = np.empty((tallest, plan.width), np.uint8)
+        shape = (*self._whole_strip.shape, self._classes) if files.probabilities is not None else 0
+        self._whole_probabilities = np.empty(shape, np.uint8)
+        self._strip, self._probabilities = self._whole_strip, self._whole_probabilities
+        self._added = 0
         self._jobs: queue.Queue[tuple[int, int, np.ndarray, np.ndarray] | None] = queue.Queue(_WAITING)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="slide-writer", daemon=True)
@@ -178,6 +187,9 @@ class _Writer:
     def _add(self, row: int, column: int, pixels: np.ndarray, values: np.ndarray) -> None:
         self._go_to(row)
         self._blender.add(column, self._with_white(pixels, values))
+        self._added += 1
+        if self._added % _RELEASED_AFTER == 0:
+            release_memory()
 
     def _go_to(self, row: int) -> None:
         """Finish the rows above a row and begin it."""
@@ -197,17 +209,18 @@ class _Writer:
 
     def _begin(self) -> None:
         top, bottom = self._plan.final_rows(self._row)
-        self._strip = np.full((bottom - top, self._plan.width), IGNORE_INDEX, np.uint8)
-        self._inside = self._tissue.rows(top, bottom, self._plan.width, self._scale)
-        if self._files.probabilities is not None:
-            self._probabilities = np.zeros((*self._strip.shape, self._classes), np.uint8)
+        self._strip = self._whole_strip[: bottom - top]
+        self._strip.fill(IGNORE_INDEX)
+        self._probabilities = self._whole_probabilities[: bottom - top]
+        self._probabilities.fill(0)
         self._blender.begin_row(self._row, self._finished)
 
     def _finished(self, left: int, sums: np.ndarray) -> None:
         columns = slice(left, left + sums.shape[2])
         weights, values = sums[-1], sums[: self._classes]
         found = values.argmax(axis=0).astype(np.uint8)
-        without = (weights <= 0) | ~self._inside[:, columns]
+        rows = self._plan.final_rows(self._row)
+        without = (weights <= 0) | ~self._tissue.region(rows, (left, columns.stop), self._scale)
         if self._white_above is not None:
             without |= 2 * sums[self._classes] > weights
         found[without] = IGNORE_INDEX

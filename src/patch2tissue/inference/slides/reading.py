@@ -2,58 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 
 from patch2tissue.cores import available_cores
-from patch2tissue.errors import DataError
 from patch2tissue.inference.slides.plan import Block, TilePlan
 from patch2tissue.slides.opening import open_slide
+from patch2tissue.slides.reading_process import ReadingProcess
 from patch2tissue.slides.scaled import ScaledSlide
 
 Tile = tuple[int, int, int, np.ndarray]
 """Number among all tiles, row, column, and pixels uint8 RGB [h, w, 3]."""
 
+_AHEAD = 2
+"""Blocks per process that are read before they are wanted."""
+
 
 def default_workers() -> int:
     """Processes that keep a network busy: decoding takes a fraction of its time on a CPU."""
     return max(1, min(4, available_cores() // 2))
-
-
-class _Blocks(Dataset[np.ndarray | str]):
-    """Blocks of a slide as arrays; each process opens the slide for itself. A damaged block is its error's text."""
-
-    def __init__(self, path: Path, resolution: float | None, um_per_pixel: float, blocks: list[Block]) -> None:
-        self._path, self._resolution, self._um_per_pixel, self._blocks = path, resolution, um_per_pixel, blocks
-        self._view: tuple[int, ScaledSlide] | None = None
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-    def __getitem__(self, index: int) -> np.ndarray | str:
-        block = self._blocks[index]
-        try:
-            return self._opened().read(block.left, block.top, block.width, block.height)
-        except DataError as error:
-            return str(error)
-
-    def _opened(self) -> ScaledSlide:
-        if self._view is None or self._view[0] != os.getpid():
-            self._view = os.getpid(), ScaledSlide(open_slide(self._path, self._resolution), self._um_per_pixel)
-        return self._view[1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_view": None}
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
 
 
 def read_tiles(
@@ -71,21 +45,51 @@ def read_tiles(
 
     Raises:
         DataError: if the slide is damaged.
+        Patch2TissueError: if a process that reads came to an end.
     """
-    blocks = list(plan.blocks(start))
-    loader = DataLoader(
-        _Blocks(path, resolution, um_per_pixel, blocks),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        prefetch_factor=2 if workers else None,
-        # a process that is forked starts at once; one that is spawned imports torch first
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-    )
-    for block, pixels in zip(blocks, loader, strict=True):
-        if isinstance(pixels, str):
-            raise DataError(pixels)
+    read = _read_ahead if workers else _read_here
+    for block, pixels in read(path, resolution, um_per_pixel, plan.blocks(start), workers):
         for offset, column in enumerate(block.columns):
             if block.first + offset >= start:
                 left = plan.lefts[column] - block.left
                 yield block.first + offset, block.row, column, pixels[:, left : left + plan.tile[1]]
+
+
+def _read_here(
+    path: Path, resolution: float | None, um_per_pixel: float, blocks: Iterable[Block], workers: int
+) -> Iterator[tuple[Block, np.ndarray]]:
+    with open_slide(path, resolution) as slide:
+        view = ScaledSlide(slide, um_per_pixel)
+        for block in blocks:
+            yield block, view.read(block.left, block.top, block.width, block.height)
+
+
+def _read_ahead(
+    path: Path, resolution: float | None, um_per_pixel: float, blocks: Iterable[Block], workers: int
+) -> Iterator[tuple[Block, np.ndarray]]:
+    """Blocks in order, each read by whichever process is free."""
+    waiting = iter(blocks)
+    with ExitStack() as stack:
+        free: SimpleQueue[ReadingProcess] = SimpleQueue()
+        for _ in range(workers):
+            free.put(stack.enter_context(ReadingProcess(path, resolution, um_per_pixel)))
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="slide-reader")
+        stack.callback(pool.shutdown, cancel_futures=True)
+
+        def read(block: Block) -> np.ndarray:
+            process = free.get()
+            try:
+                return process.read(block.left, block.top, block.width, block.height)
+            finally:
+                free.put(process)
+
+        ahead: deque[tuple[Block, Future[np.ndarray]]] = deque()
+
+        def ask(count: int) -> None:
+            ahead.extend((block, pool.submit(read, block)) for block in islice(waiting, count))
+
+        ask(_AHEAD * workers)
+        while ahead:
+            block, pixels = ahead.popleft()
+            yield block, pixels.result()
+            ask(1)
