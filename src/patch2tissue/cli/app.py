@@ -18,6 +18,8 @@ from patch2tissue.cli.compare import compare
 from patch2tissue.cli.demo import demo
 from patch2tissue.cli.doctor import doctor
 from patch2tissue.cli.evaluate import evaluate
+from patch2tissue.cli.label import label
+from patch2tissue.cli.labels import app as labels_app
 from patch2tissue.cli.patches import patches
 from patch2tissue.cli.predict import predict
 from patch2tissue.cli.pseudo_labels import pseudo_labels
@@ -44,13 +46,14 @@ app = typer.Typer(
 
 _PANELS = {
     "Start here": (doctor, demo),
-    "Data": (synthetic, check, patches),
+    "Data": (synthetic, check, patches, label),
     "Train and predict": (train, pseudo_labels, predict),
     "Judge": (evaluate, score, compare, report),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel)(_command)
+app.add_typer(labels_app, rich_help_panel="Data")
 app.add_typer(slide_app, rich_help_panel="Whole slides")
 
 

@@ -92,8 +92,7 @@ def slide_tiles(
             console.print(f"  {name}: {count} tiles", highlight=False)
         console.print(f"{len(summary.tiles)} tiles in [bold]{out / 'train'}[/bold]", highlight=False)
         console.print(
-            f"Look at {out / 'slides'} for what was taken for tissue; then list the labels in {out / 'labels.csv'} "
-            "(path,<tissue>,…).",
+            f"Look at {out / 'slides'} for what was taken for tissue; then label the tiles: patch2tissue label {out}",
             highlight=False,
         )
     if summary.errors:

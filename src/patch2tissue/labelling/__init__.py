@@ -1,0 +1,1 @@
+"""Labelling patches: what people say of which patch, in which order they are asked, and how far they agree."""
