@@ -5,7 +5,8 @@ import { Outbox } from "./outbox.js";
 const AHEAD = 24; // patches that are asked for in advance
 const PICTURES = 16; // of which so many are loaded in advance
 const PAGE = 12; // patches of the grid
-const SLOW = 3000; // ms between looks at the progress
+const SLOW = 5000; // ms between looks at the progress, which others change, too
+const SOON = 400; // ms from an answer of one's own to a look
 const AWAY = 120; // seconds after which nobody is taken to be looking
 
 const $ = (id) => document.getElementById(id);
@@ -214,6 +215,12 @@ async function look() {
   return looking;
 }
 
+// Soon after an answer is saved, but not after each one of somebody who is fast.
+let soon = null;
+function lookSoon() {
+  soon ??= setTimeout(() => { soon = null; look(); }, SOON);
+}
+
 // --- answering --------------------------------------------------------------------------------------------------------
 
 function tick(k) {
@@ -365,6 +372,7 @@ function saving() {
   const late = Boolean(state.outbox?.failing && count);
   $("saving").classList.toggle("late", late);
   $("saving").textContent = late ? `${count} not saved yet, trying again` : count ? "saving …" : "all saved";
+  if (state.outbox && !count && state.annotator) lookSoon();
   if (state.outbox?.refused) notice(`An answer was refused: ${state.outbox.refused}`);
 }
 
