@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from tests.label_page.browser import CHROMIUM, Server, browser
 
 from patch2tissue.atomic import write_text
 from patch2tissue.cores import available_cores
 from patch2tissue.data.synthetic.whole_slides import WholeSlide
 from patch2tissue.environment import git_commit, processor_name
-from tests.label_page.browser import CHROMIUM, Server, browser
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 224
@@ -111,7 +111,8 @@ def main() -> None:
             start, seen = measure(chromium, folder, options.keys)
             starts.append(start)
             waits += seen
-            print(f"turn {turn + 1}: first answer saved after {start:.2f} s; next patch {statistics.median(seen):.0f} ms")
+            middle = statistics.median(seen)
+            print(f"turn {turn + 1}: first answer saved after {start:.2f} s; next patch {middle:.0f} ms")
     cuts = statistics.quantiles(waits, n=20)
     figures = {
         "patches": float(options.patches),
