@@ -168,7 +168,7 @@ def figures(cells: dict[str, Any]) -> dict[str, Any]:
 def write(cells: dict[str, Any]) -> None:
     """Write the results."""
     about = {
-        "data": f"synthetic, hard, {POOL} patches of {SIZE} px to choose from, {TEST} to test on, data seed {DATA_SEED}",
+        "data": f"synthetic, hard, {POOL} patches of {SIZE} px to choose from, {TEST} to test on, seed {DATA_SEED}",
         "steps": STEPS,
         "machine": f"{processor_name()}, {available_cores()} cores, torch {torch.__version__}",
     }

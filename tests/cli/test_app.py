@@ -20,6 +20,7 @@ COMMANDS = {
     "synthetic",
     "check",
     "patches",
+    "label",
     "train",
     "pseudo-labels",
     "predict",

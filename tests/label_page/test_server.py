@@ -163,6 +163,10 @@ def test_context_is_the_slide_around_the_patch(tmp_path: Path) -> None:
         assert around.shape == (180, 180, 3)
         assert np.abs(around - image[40:220, 60:240]).mean() < 6  # JPEG
         assert client.get("patches/1/context").status_code == 404
+        # places are the file's own pixels also where the scanned area does not begin at the file's corner
+        session._opened(slides / "a.tif").origin = (30, 10)
+        same = np.asarray(Image.open(io.BytesIO(client.get("patches/0/context").content))).astype(int)
+        np.testing.assert_array_equal(same, around)
     finally:
         session.close()
 

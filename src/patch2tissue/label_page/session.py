@@ -183,7 +183,9 @@ class LabelSession:
         with self._slide_lock:
             slide = self._opened(file)
             width, height = place.width * CONTEXT, place.height * CONTEXT
-            left, top = place.x + (place.width - width) / 2, place.y + (place.height - height) / 2
+            # places are in the file's own pixels, slides count from the corner of the scanned area
+            left = place.x - slide.origin[0] + (place.width - width) / 2
+            top = place.y - slide.origin[1] + (place.height - height) / 2
             finest = max(1.0, max(width, height) / _CONTEXT_PIXELS)
             level = max(k for k, factor in enumerate(slide.downsamples) if factor <= finest * 1.001 or k == 0)
             factor = slide.downsamples[level]

@@ -1,0 +1,72 @@
+"""From patches nobody has labelled to a run that asks for the next labels, and back, as a lab goes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.testclient import TestClient
+
+from conftest import RECIPES, TINY
+from patch2tissue.config import load_config
+from patch2tissue.data.labels import parse_label
+from patch2tissue.label_page.server import label_app
+from patch2tissue.label_page.session import LabelSession
+from patch2tissue.labelling.exchange import export_table
+from patch2tissue.labelling.store import DATABASE, LabelStore
+from patch2tissue.labelling.suggest import suggest
+from patch2tissue.pipeline import run_training, training_patches
+from patch2tissue.tissues import load_tissue_set
+
+TISSUES = load_tissue_set("bcss-wsss")
+
+
+def test_label_train_ask_again_train_again(tmp_path: Path, fabricate: Callable[..., Path]) -> None:
+    named = fabricate(tmp_path / "named", "bcss-wsss", train=16, test=0)
+    folder = tmp_path / "data"
+    (folder / "train").mkdir(parents=True)
+    truth = {}
+    for number, path in enumerate(sorted((named / "train").glob("*.png"))):
+        truth[f"p{number:02}"] = parse_label(path.stem, "bcss-wsss", TISSUES)
+        path.rename(folder / "train" / f"p{number:02}.png")
+
+    def label(count: int, run: Path | None) -> list[str]:
+        """Answer so many patches on the page; returns why each was asked for."""
+        session = LabelSession(folder, TISSUES, run=run, random_share=0.25)
+        try:
+            client = TestClient(label_app(session, "t"), base_url="http://127.0.0.1/t/")
+            chosen = []
+            for _ in range(count):
+                patch = client.get("api/next", params={"annotator": "Ada", "count": 1}).json()["patches"][0]
+                answer = {key: patch[key] for key in ("chosen", "suggested")}
+                answer |= {"key": patch["name"], "patch": patch["index"], "annotator": "Ada", "kind": "labelled"}
+                assert client.post("api/answers", json=answer | {"labels": list(truth[patch["name"]] or ())}).json()[
+                    "new"
+                ]
+                chosen.append(patch["chosen"])
+            export_table(session.store, folder, session.patches)
+            return chosen
+        finally:
+            session.close()
+
+    def train(name: str) -> tuple[Path, dict[str, tuple[int, ...] | None]]:
+        changes = [
+            f"output={tmp_path / name}",
+            f"data.path={folder}",
+            "data.layout=csv",
+            *TINY,
+            "craanet.epochs=2",
+            "pfscnet.epochs=2",
+        ]
+        config = load_config(RECIPES / "bcss-wsss.yaml", changes)
+        run_training(config, progress=False)
+        return tmp_path / name, {patch.name: patch.labels for patch in training_patches(config)}
+
+    assert label(8, None) == ["order"] * 8
+    first, used = train("first")
+    assert len(used) == 8 and all(used[name] == truth[name] for name in used)
+    with LabelStore(folder / DATABASE, TISSUES) as store:
+        assert suggest(first, folder, store) == 16
+    assert set(label(4, first)) == {"model", "random"}
+    _, more = train("second")
+    assert len(more) == 12 and used.items() < more.items() and all(more[name] == truth[name] for name in more)
