@@ -66,7 +66,7 @@ def test_without_the_extra_the_message_says_what_to_install(
     import sys
 
     folder = data_folder(tmp_path / "data", 2)
-    for name in [name for name in sys.modules if name.startswith("patch2tissue.label_page")]:
+    for name in [name for name in sys.modules if name.startswith(("patch2tissue.label_page", "patch2tissue.web"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert call("label", folder, "--tissues", "bcss-wsss", "--no-browser") == 2
@@ -77,12 +77,12 @@ def test_without_the_extra_the_message_says_what_to_install(
 def test_other_hosts_are_let_in_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from patch2tissue.label_page import server
+    from patch2tissue.web import serving
 
     folder = data_folder(tmp_path / "data", 2)
     served = []
     monkeypatch.setattr(
-        server, "serve", lambda app, listener: (served.append(listener.getsockname()), listener.close())
+        serving, "serve", lambda app, listener: (served.append(listener.getsockname()), listener.close())
     )
     options = ("--tissues", "bcss-wsss", "--no-browser", "--port", 0)
     assert call("label", folder, *options, "--host", "0.0.0.0", "--allow-other-hosts", "--annotator", "A B") == 0

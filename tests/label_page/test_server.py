@@ -18,9 +18,10 @@ from tests.labelling.folders import data_folder
 from tests.slides.pictures import picture, write_tiled
 
 from patch2tissue.errors import ConfigError, DataError
-from patch2tissue.label_page.server import label_app, listening_socket, new_token
+from patch2tissue.label_page.server import label_app
 from patch2tissue.label_page.session import LabelSession
 from patch2tissue.tissues import load_tissue_set
+from patch2tissue.web.serving import listening_socket, new_token
 
 TISSUES = load_tissue_set("bcss-wsss")
 

@@ -52,8 +52,9 @@ def label(
     from patch2tissue.tissues import load_tissue_set
 
     try:
-        from patch2tissue.label_page.server import LOCAL_HOSTS, label_app, listening_socket, new_token, serve
+        from patch2tissue.label_page.server import label_app
         from patch2tissue.label_page.session import LabelSession
+        from patch2tissue.web.serving import LOCAL_HOSTS, listening_socket, new_token, serve
     except ImportError as error:
         raise ConfigError(
             f"The labelling page needs the packages of the extra 'viewer' ({error.name} is missing). Install them "

@@ -1,0 +1,1 @@
+"""What the pages share: serving them to this machine alone. Needs the extra `viewer`."""
