@@ -16,8 +16,9 @@ default: $(STAMP)  ## install everything into .venv (the default target)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): requirements.lock pyproject.toml scripts/make_venv.sh
+$(STAMP): requirements.lock pyproject.toml scripts/make_venv.sh scripts/vendor_openseadragon.sh
 	@sh scripts/make_venv.sh .venv
+	@sh scripts/vendor_openseadragon.sh || true  # it says what is missing without it
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## train both stages on synthetic tissue and write runs/demo/report.html

@@ -21,6 +21,7 @@ COMMANDS = {
     "check",
     "patches",
     "label",
+    "view",
     "train",
     "pseudo-labels",
     "predict",

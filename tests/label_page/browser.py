@@ -37,12 +37,11 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-class Server:
-    """`patch2tissue label` as a process."""
+class Command:
+    """A `patch2tissue` command that serves a page, as a process."""
 
-    def __init__(self, folder: Path, *options: object, port: int = 0) -> None:
-        command = [sys.executable, "-m", "patch2tissue", "label", str(folder), "--tissues", "bcss-wsss", "--no-browser"]
-        command += ["--port", str(port), *map(str, options)]
+    def __init__(self, *arguments: object) -> None:
+        command = [sys.executable, "-m", "patch2tissue", *map(str, arguments)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().strip()
@@ -54,3 +53,10 @@ class Server:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+class Server(Command):
+    """`patch2tissue label`."""
+
+    def __init__(self, folder: Path, *options: object, port: int = 0) -> None:
+        super().__init__("label", folder, "--tissues", "bcss-wsss", "--no-browser", "--port", port, *options)

@@ -28,6 +28,7 @@ from patch2tissue.cli.score import score
 from patch2tissue.cli.slide import app as slide_app
 from patch2tissue.cli.synthetic import synthetic
 from patch2tissue.cli.train import train
+from patch2tissue.cli.view import view
 from patch2tissue.errors import Patch2TissueError
 from patch2tissue.progress import console as progress_console
 
@@ -48,7 +49,7 @@ _PANELS = {
     "Start here": (doctor, demo),
     "Data": (synthetic, check, patches, label),
     "Train and predict": (train, pseudo_labels, predict),
-    "Judge": (evaluate, score, compare, report),
+    "Judge": (evaluate, score, compare, report, view),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

@@ -43,47 +43,31 @@ def label(
     Answers are saved at once in labels.sqlite beside the patches. `patch2tissue labels export` writes the labels.csv
     that training reads. Ctrl-C ends the page.
     """
-    import webbrowser
     from urllib.parse import quote
 
-    from patch2tissue.errors import ConfigError
-    from patch2tissue.progress import console
+    from patch2tissue.cli.page import check_host, load_extra, open_page
+
+    load_extra("patch2tissue.label_page.server")
+    from patch2tissue.label_page.server import label_app
+    from patch2tissue.label_page.session import LabelSession
     from patch2tissue.slides.opening import find_slides
     from patch2tissue.tissues import load_tissue_set
 
-    try:
-        from patch2tissue.label_page.server import label_app
-        from patch2tissue.label_page.session import LabelSession
-        from patch2tissue.web.serving import LOCAL_HOSTS, listening_socket, new_token, serve
-    except ImportError as error:
-        raise ConfigError(
-            f"The labelling page needs the packages of the extra 'viewer' ({error.name} is missing). Install them "
-            "with: pip install 'patch2tissue[viewer]'"
-        ) from None
-    if host not in LOCAL_HOSTS and not allow_other_hosts:
-        raise ConfigError(f"{host} can be reached from other machines. Add --allow-other-hosts if that is meant.")
+    check_host(host, allow_other_hosts)  # before anything is made
     files = {file.path.name: file.path for file in find_slides(slides)} if slides else {}
     session = LabelSession(
         patches, load_tissue_set(tissues), run=run, slides=files, seed=seed, random_share=random_share
     )
     try:
-        token = new_token()
-        listener = listening_socket(host, DEFAULT_PORT if port is None else port, or_any=port is None)
-        own = host if host not in ("0.0.0.0", "::") else "localhost"
-        address = f"http://{f'[{own}]' if ':' in own else own}:{listener.getsockname()[1]}/{token}/"
-        if annotator:
-            address += f"?annotator={quote(annotator)}"
-        if allow_other_hosts:
-            console.print(
-                "[bold yellow]Warning:[/] other machines can reach this page. Whoever has the address below can see "
-                "the patches and label them, and what is sent is not encrypted.",
-                highlight=False,
-            )
-        # on standard output, alone on its line, for scripts
-        typer.echo(address)
-        console.print(f"{len(session.patches)} patches. Ctrl-C ends the page.", highlight=False)
-        if browser:
-            webbrowser.open(address)
-        serve(label_app(session, token, ("*",) if allow_other_hosts else LOCAL_HOSTS), listener)
+        open_page(
+            lambda token, hosts: label_app(session, token, hosts),
+            f"{len(session.patches)} patches",
+            host=host,
+            port=DEFAULT_PORT if port is None else port,
+            or_any=port is None,
+            query=f"?annotator={quote(annotator)}" if annotator else "",
+            allow_other_hosts=allow_other_hosts,
+            browser=browser,
+        )
     finally:
         session.close()

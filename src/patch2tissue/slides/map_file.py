@@ -93,6 +93,18 @@ class MapFile:
         self.close()
 
 
+def described_map(path: Path) -> tuple[tuple[str, ...], tuple[float, float]] | None:
+    """Tissues and slide pixels per map pixel, as a map that `slide predict` wrote tells them; None of other files."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            first = file.pages.first
+            told = _told(first.description if not file.is_ome else _ome_description(file.ome_metadata or ""))
+            palette = first.photometric == tifffile.PHOTOMETRIC.PALETTE and first.colormap is not None
+    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError):
+        return None
+    return (told["names"], told["scale"]) if told and palette else None
+
+
 def _told(description: str) -> dict[str, Any]:
     """What a map tells of itself; nothing if it is no map of ours."""
     try:

@@ -33,7 +33,9 @@ _HEADERS = {
     # the token is part of the address, which must not be told to others
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
+    # styles in the page itself: OpenSeadragon makes some
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob:; "
+    "frame-ancestors 'none'; base-uri 'none'",
     "Cache-Control": "no-store",
 }
 

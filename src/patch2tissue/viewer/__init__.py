@@ -1,0 +1,1 @@
+"""The viewer: slides with their tissue maps in the browser. Needs the extra `viewer`."""
