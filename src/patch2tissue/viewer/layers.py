@@ -53,12 +53,11 @@ class SlideLayer:
     """Tiles of a slide as JPEG.
 
     Args:
-        slide: open; read by one thread at a time.
+        slide: open; read by several threads.
     """
 
     def __init__(self, slide: Slide) -> None:
         self.slide = slide
-        self._lock = threading.Lock()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -79,8 +78,7 @@ class SlideLayer:
         whole = self.slide.levels[source]
         x, y = (min(round(of * ratio), side - 1) for of, side in zip((left, top), whole, strict=True))
         right, bottom = min(round((left + width) * ratio), whole[0]), min(round((top + height) * ratio), whole[1])
-        with self._lock:
-            pixels = self.slide.read(source, x, y, max(1, right - x), max(1, bottom - y))
+        pixels = self.slide.read(source, x, y, max(1, right - x), max(1, bottom - y))
         picture = Image.fromarray(pixels)
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BOX if ratio >= 2 else Image.Resampling.BILINEAR)

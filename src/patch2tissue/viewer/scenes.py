@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from patch2tissue.slides.opening import find_slides, open_slide
 from patch2tissue.viewer.layers import MapLayer, SlideLayer
 
 _OPEN = 8
+_TILES = 2048
 
 
 @dataclass
@@ -120,6 +122,17 @@ class Viewer:
         self._lock = threading.Lock()
         self._slides: OrderedDict[int, SlideLayer] = OrderedDict()
         self._maps: OrderedDict[Path, MapLayer] = OrderedDict()
+        # tiles that were sent lately, some 20 kB each: several people look at the same places
+        self.slide_tile = lru_cache(_TILES)(self._slide_tile)
+        self.map_tile = lru_cache(_TILES)(self._map_tile)
+
+    def _slide_tile(self, number: int, level: int, column: int, row: int) -> bytes:
+        """See `SlideLayer.tile`."""
+        return self.slide(number).tile(level, column, row)
+
+    def _map_tile(self, number: int, index: int, level: int, column: int, row: int, shown: tuple[bool, ...]) -> bytes:
+        """See `MapLayer.tile`."""
+        return self.map(number, index).tile(level, column, row, shown)
 
     def describe(self, number: int) -> dict[str, Any]:
         """What the page needs to know of a scene.

@@ -42,15 +42,15 @@ def view_app(viewer: Viewer, token: str, hosts: tuple[str, ...] = LOCAL_HOSTS) -
 
     async def slide_tile(request: Request) -> Response:
         number, level, column, row = (request.path_params[name] for name in ("scene", "level", "column", "row"))
-        content = await run_in_threadpool(lambda: viewer.slide(number).tile(level, column, row))
+        content = await run_in_threadpool(viewer.slide_tile, number, level, column, row)
         return Response(content, media_type="image/jpeg", headers=_KEPT)
 
     async def map_tile(request: Request) -> Response:
         number, index, level, column, row = (
             request.path_params[name] for name in ("scene", "map", "level", "column", "row")
         )
-        shown = [digit == "1" for digit in request.query_params.get("shown", "1" * 255)[:255]]
-        content = await run_in_threadpool(lambda: viewer.map(number, index).tile(level, column, row, shown))
+        shown = tuple(digit == "1" for digit in request.query_params.get("shown", "1" * 255)[:255])
+        content = await run_in_threadpool(viewer.map_tile, number, index, level, column, row, shown)
         return Response(content, media_type="image/png", headers=_KEPT)
 
     place = "{level:int}/{column:int}_{row:int}"
