@@ -37,6 +37,18 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+@contextmanager
+def watched(chromium: Any) -> Iterator[Any]:
+    """One person's browser, in which errors of pages, and requests to elsewhere, fail the test."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    wrong: list[str] = []
+    context.on("weberror", lambda error: wrong.append(str(error.error)))
+    context.on("request", lambda request: None if "://127.0.0.1:" in request.url else wrong.append(request.url))
+    yield context
+    context.close()
+    assert not wrong
+
+
 class Command:
     """A `patch2tissue` command that serves a page, as a process."""
 

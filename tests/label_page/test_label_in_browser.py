@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.label_page.browser import Server, browser, needs_browser
+from tests.label_page.browser import Server, browser, needs_browser, watched
 from tests.labelling.folders import data_folder
 
 from patch2tissue.labelling.store import DATABASE, Answer, LabelStore
@@ -39,14 +39,8 @@ def server(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def context(chromium: Any) -> Iterator[Any]:
-    """One person's browser: errors of the page, and requests to elsewhere, fail the test."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    wrong: list[str] = []
-    context.on("weberror", lambda error: wrong.append(str(error.error)))
-    context.on("request", lambda request: None if "://127.0.0.1:" in request.url else wrong.append(request.url))
-    yield context
-    context.close()
-    assert not wrong
+    with watched(chromium) as context:
+        yield context
 
 
 def opened(context: Any, address: str, name: str = "Ada") -> Any:

@@ -27,6 +27,7 @@ from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine can reach."""
 
+SHARED = Path(__file__).parent / "static"
 _LARGEST_BODY = 64 * 1024
 
 _HEADERS = {
@@ -76,12 +77,13 @@ def guarded_app(routes: Sequence[BaseRoute], static: Path, token: str, hosts: tu
     """A web application whose every path lies below a token.
 
     Args:
-        routes: of the page; `/static/` is added.
+        routes: of the page; `/static/`, and `/shared/` with what all pages share, are added.
         static: folder of files that are sent as they are.
         token: first part of every path that is answered.
         hosts: names under which the page may be asked for, so that no other site's name can be made to lead here.
     """
-    below = [*routes, Mount("/static", StaticFiles(directory=static))]
+    files = {"/static": static, "/shared": SHARED}
+    below = [*routes, *(Mount(path, StaticFiles(directory=folder)) for path, folder in files.items())]
     names = list(hosts) if "*" not in hosts else ["*"]
     return Starlette(
         routes=[Mount(f"/{token}", routes=below)],
