@@ -116,6 +116,7 @@ def test_two_annotators_are_compared(client: TestClient) -> None:
         {"annotator": ""},
         {"kind": "import"},
         {"chosen": "whatever"},
+        {"chosen": "import"},
         {"seconds": "long"},
         {"seconds": float("inf"), "labels": []},
     ],

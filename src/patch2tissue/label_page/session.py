@@ -122,6 +122,8 @@ class LabelSession:
             index = plain["patch"]
             if type(index) is not int or not 0 <= index < len(self.patches):
                 raise ConfigError(f"There is no patch {index}.")
+            if plain.get("chosen") == "import":
+                raise ConfigError("What is answered on the page was not imported.")
             labels, suggested, seconds = plain.get("labels"), plain.get("suggested"), plain.get("seconds")
             answer = Answer(
                 key=str(plain["key"]),

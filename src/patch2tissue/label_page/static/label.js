@@ -66,7 +66,9 @@ async function fill() {
       const known = new Set(state.queue.map((patch) => patch.index));
       state.queue.push(...patches.filter((patch) => !known.has(patch.index)));
       state.ended = patches.length === 0;
+      if (patches.some((patch) => patch.context)) $("context").hidden = false;
       load();
+      if (!$("stage").querySelector("figure")) show();
     })
     .catch((error) => {
       if (error.status === 403) notice(error.message);
@@ -254,7 +256,7 @@ function save(patches) {
   $("spoken").textContent = visible().length ? `Next: patch ${current().name}` : "";
   load();
   state.outbox.put(answers);
-  fill()?.then(() => { if (!$("stage").querySelector("figure")) show(); });
+  fill();
 }
 
 function next() {
@@ -398,8 +400,9 @@ async function begin(name) {
   keep("annotator", name);
   $("who").textContent = name;
   state.asking = null;
+  $("context").hidden = true;
+  show();
   await fill();
-  $("context").hidden = !state.queue.some((patch) => patch.context);
   state.since = performance.now();
   show();
   look();
