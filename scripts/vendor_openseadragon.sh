@@ -16,7 +16,8 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 (cd "$work" && npm pack --silent "openseadragon@$version" >/dev/null) || { echo "npm could not fetch OpenSeadragon." >&2; exit 1; }
-found=$(python3 -c "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())" "$work"/*.tgz)
+digest='console.log(crypto.createHash("sha256").update(fs.readFileSync(process.argv[1])).digest("hex"))'
+found=$(node -e "$digest" "$work"/*.tgz)
 if [ "$found" != "$hash" ]; then
     echo "OpenSeadragon $version is not what it was: its hash is $found. Nothing was written." >&2
     exit 1

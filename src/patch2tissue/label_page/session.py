@@ -6,6 +6,7 @@ import io
 import logging
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,7 @@ class LabelSession:
         self.store = LabelStore(self.folder / DATABASE, tissues)
         self._known = 0
         self._closing = threading.Event()
-        self._suggesting: subprocess.Popen[str] | None = None
+        self._suggesting: subprocess.Popen[bytes] | None = None
         if self._model is not None:
             self._take_suggestions()
             threading.Thread(target=self._suggest, name="suggestions", daemon=True).start()
@@ -189,7 +190,7 @@ class LabelSession:
             left = place.x - slide.origin[0] + (place.width - width) / 2
             top = place.y - slide.origin[1] + (place.height - height) / 2
             finest = max(1.0, max(width, height) / _CONTEXT_PIXELS)
-            level = max(k for k, factor in enumerate(slide.downsamples) if factor <= finest * 1.001 or k == 0)
+            level = slide.level_for(finest)
             factor = slide.downsamples[level]
             region = (round(left / factor), round(top / factor), round(width / factor), round(height / factor))
             pixels = slide.read(level, *region)
@@ -221,19 +222,21 @@ class LabelSession:
     def _suggest(self) -> None:
         """Have patches classified by another process, and take what it has found from time to time."""
         command = [sys.executable, "-m", "patch2tissue.labelling.suggest", str(self._run), str(self.folder)]
-        self._suggesting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        wait, ended = 1.0, False
-        try:
-            while not ended and not self._closing.wait(wait):
-                ended = self._suggesting.poll() is not None
-                self._take_suggestions()
-                # soon at first, since somebody waits for the first ones
-                wait = min(2 * wait, _LATEST_SUGGESTIONS)
-        except (Patch2TissueError, ValueError, OSError) as error:
-            logger.warning("Suggestions stopped: %s", error)
-        if not self._closing.is_set() and self._suggesting.returncode:
-            assert self._suggesting.stderr is not None
-            logger.warning("No suggestions: %s", self._suggesting.stderr.read().strip() or "the process failed.")
+        # a file: a pipe that nobody reads yet would stop a process that says much
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+            self._suggesting = subprocess.Popen(command, stderr=errors)
+            wait, ended = 1.0, False
+            try:
+                while not ended and not self._closing.wait(wait):
+                    ended = self._suggesting.poll() is not None
+                    self._take_suggestions()
+                    # soon at first, since somebody waits for the first ones
+                    wait = min(2 * wait, _LATEST_SUGGESTIONS)
+            except (Patch2TissueError, ValueError, OSError) as error:
+                logger.warning("Suggestions stopped: %s", error)
+            if not self._closing.is_set() and self._suggesting.returncode:
+                errors.seek(0)
+                logger.warning("No suggestions: %s", errors.read().strip() or "the process failed.")
 
     def close(self) -> None:
         """Stop suggesting and close what is open."""

@@ -56,7 +56,7 @@ class MapFile:
         colormap = first.colormap if first.photometric == tifffile.PHOTOMETRIC.PALETTE else None
         self._palette = None if colormap is None else (np.asarray(colormap).T // 257).ravel().tolist()
         self.shape = (self._page.height, self._page.width)
-        told = _told(first.description if not self._file.is_ome else _ome_description(self._file.ome_metadata or ""))
+        told = _told(self._file)
         self.scale: tuple[float, float] | None = told.get("scale")
         self.names: tuple[str, ...] | None = told.get("names")
         resolution = resolution_of(self.path, resolution_tags(first))
@@ -98,15 +98,16 @@ def described_map(path: Path) -> tuple[tuple[str, ...], tuple[float, float]] | N
     try:
         with tifffile.TiffFile(path) as file:
             first = file.pages.first
-            told = _told(first.description if not file.is_ome else _ome_description(file.ome_metadata or ""))
+            told = _told(file)
             palette = first.photometric == tifffile.PHOTOMETRIC.PALETTE and first.colormap is not None
     except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError):
         return None
     return (told["names"], told["scale"]) if told and palette else None
 
 
-def _told(description: str) -> dict[str, Any]:
+def _told(file: tifffile.TiffFile) -> dict[str, Any]:
     """What a map tells of itself; nothing if it is no map of ours."""
+    description = _ome_description(file.ome_metadata or "") if file.is_ome else file.pages.first.description
     try:
         plain = json.loads(description)
         x, y = plain["slide_pixels_per_pixel"]

@@ -51,8 +51,7 @@ class ScaledSlide:
         self.um_per_pixel = (own[0] * self.scale[0], own[1] * self.scale[1])
         width, height = slide.size
         self.size = (max(1, round(width / self.scale[0])), max(1, round(height / self.scale[1])))
-        finest = min(self.scale) * (1 + 1e-3)
-        self.level = max((k for k, factor in enumerate(slide.downsamples) if factor <= finest), default=0)
+        self.level = slide.level_for(min(self.scale))
         factor = slide.downsamples[self.level]
         self._ratio = (_snapped(self.scale[0] / factor, 1e-3), _snapped(self.scale[1] / factor, 1e-3))
 

@@ -14,6 +14,14 @@ from patch2tissue.slides.resolution import Resolution
 WHITE = 255
 
 
+def slide_name(path: Path) -> str:
+    """A slide's file name without its extension, which for OME-TIFF has two parts."""
+    for ending in (".ome.tiff", ".ome.tif"):
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return path.stem
+
+
 class Slide(ABC):
     """A picture of several levels.
 
@@ -39,11 +47,11 @@ class Slide(ABC):
     @property
     def name(self) -> str:
         """The file's name without its extension; results are named after it."""
-        name = self.path.name
-        for ending in (".ome.tiff", ".ome.tif"):
-            if name.lower().endswith(ending):
-                return name[: -len(ending)]
-        return self.path.stem
+        return slide_name(self.path)
+
+    def level_for(self, downsample: float) -> int:
+        """The coarsest level that is as fine as so many level-0 pixels per pixel, to a thousandth; else the finest."""
+        return max((k for k, factor in enumerate(self.downsamples) if factor <= downsample * 1.001), default=0)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -72,7 +72,7 @@ class SlideLayer:
             DataError: if the slide is damaged there.
         """
         left, top, width, height, factor = _tile(self.size, level, column, row)
-        source = max((k for k, of in enumerate(self.slide.downsamples) if of <= factor * 1.001), default=0)
+        source = self.slide.level_for(factor)
         ratio = factor / self.slide.downsamples[source]
         # not beyond the slide's edge, where a pixel of a coarse level reaches: what is there is white
         whole = self.slide.levels[source]

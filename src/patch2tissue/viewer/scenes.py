@@ -13,6 +13,7 @@ from typing import Any
 
 from patch2tissue.errors import DataError
 from patch2tissue.slides.opening import find_slides, open_slide
+from patch2tissue.slides.slide import slide_name
 from patch2tissue.viewer.layers import MapLayer, SlideLayer
 
 _OPEN = 8
@@ -60,7 +61,7 @@ def find_scenes(inputs: Sequence[Path | str], maps: Sequence[Path] = (), mpp: fl
                     path for path in scene.maps if path not in scenes[scene.name].maps
                 )
     for file in find_slides(slides, mpp) if slides else []:
-        name = _name_of(file.path)
+        name = slide_name(file.path)
         scenes.setdefault(name, Scene(name, file.path, file.um_per_pixel))
     for folder in folders:
         if not folder.is_dir():
@@ -101,13 +102,6 @@ def _results(path: Path) -> list[Scene] | None:
 def _map_in(folder: Path, name: str) -> Path | None:
     files = (folder / f"{name}_classes{ending}" for ending in (".tif", ".ome.tif"))
     return next((path for path in files if path.is_file()), None)
-
-
-def _name_of(path: Path) -> str:
-    for ending in (".ome.tiff", ".ome.tif"):
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)]
-    return path.stem
 
 
 class Viewer:

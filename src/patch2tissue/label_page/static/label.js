@@ -1,5 +1,6 @@
 // The labelling page: keys and buttons to answers. The server decides which patch comes next and keeps the answers.
 
+import { $, ask, element, notice, switchTheme } from "../shared/page.js";
 import { Outbox } from "./outbox.js";
 
 const AHEAD = 24; // patches that are asked for in advance
@@ -9,43 +10,13 @@ const SLOW = 5000; // ms between looks at the progress, which others change, too
 const SOON = 400; // ms from an answer of one's own to a look
 const AWAY = 120; // seconds after which nobody is taken to be looking
 
-const $ = (id) => document.getElementById(id);
 const state = {
   about: null, annotator: "", queue: [], pictures: new Map(), outbox: null, sent: [],
   grid: false, focus: 0, context: false, ended: false, since: 0, asking: null, visit: 0,
 };
 
-class Refused extends Error {}
-
-async function ask(path, body) {
-  const options = body === undefined ? {} : {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
-  };
-  const answer = await fetch(path, options);
-  const found = await answer.json();
-  if (!answer.ok) {
-    const error = new Refused(found.error ?? answer.statusText);
-    // 403: the server was started anew and has another token; the answers wait for its new page
-    error.final = answer.status >= 400 && answer.status < 500 && answer.status !== 403;
-    error.status = answer.status;
-    throw error;
-  }
-  return found;
-}
-
-function notice(text) {
-  $("notice").textContent = text;
-  $("notice").hidden = !text;
-}
-
 function hint(text) {
   $("hint").textContent = text;
-}
-
-function element(name, properties = {}, ...inside) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...inside);
-  return made;
 }
 
 const keep = (name, value) => localStorage.setItem(`patch2tissue:${name}`, value);
@@ -388,6 +359,8 @@ async function send(answer) {
   try {
     return await ask("api/answers", answer);
   } catch (error) {
+    // 403: the server was started anew and has another token; the answers wait for its new page
+    error.final = error.status >= 400 && error.status < 500 && error.status !== 403;
     if (error.status === 403) notice(`${error.message} Answers that are not saved yet are kept in this browser for it.`);
     throw error;
   }
@@ -421,20 +394,13 @@ $("names").addEventListener("close", () => {
   else if (!state.annotator) askWho();
 });
 
-function theme() {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
-  document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
-  keep("theme", document.documentElement.dataset.theme);
-}
-
 onPress($("next"), next);
 onPress($("undo"), undo);
 onPress($("unsure"), () => putAside("unsure"));
 onPress($("discard"), () => putAside("discard"));
 onPress($("grid"), () => toggle("grid"));
 onPress($("context"), () => toggle("context"));
-onPress($("theme"), theme);
+onPress($("theme"), () => keep("theme", switchTheme()));
 onPress($("who"), askWho);
 if (kept("theme")) document.documentElement.dataset.theme = kept("theme");
 for (const name of ["grid", "context"]) {

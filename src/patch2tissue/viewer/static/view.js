@@ -1,26 +1,9 @@
 // The viewer: slides by deep zoom (OpenSeadragon), with tissue maps on top. What is seen is in the address after #.
 
-const $ = (id) => document.getElementById(id);
+import { $, ask, element, notice, switchTheme } from "../shared/page.js";
+
 const state = { scenes: [], tile: 256, number: 0, scene: null, map: 0, on: true, opacity: 0.5, hidden: new Set(), beside: false };
 let panes = [];
-
-async function ask(path) {
-  const answer = await fetch(path);
-  const found = await answer.json();
-  if (!answer.ok) throw new Error(found.error ?? answer.statusText);
-  return found;
-}
-
-function notice(text) {
-  $("notice").textContent = text;
-  $("notice").hidden = !text;
-}
-
-function element(name, properties = {}, ...inside) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...inside);
-  return made;
-}
 
 // --- one picture ------------------------------------------------------------------------------------------------------
 
@@ -282,11 +265,7 @@ $("link").addEventListener("click", async () => {
     $("place").textContent = location.href;
   }
 });
-$("theme").addEventListener("click", () => {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
-  document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
-});
+$("theme").addEventListener("click", switchTheme);
 
 try {
   const { scenes, tile } = await ask("api/scenes");
