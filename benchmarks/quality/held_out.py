@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.quality.workshop import Workshop, _thinned
 from patch2tissue.config import RunConfig
-from patch2tissue.data.datasets import canvas_size
+from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.evaluation.folders import group_names

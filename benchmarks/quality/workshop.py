@@ -30,7 +30,7 @@ from benchmarks.quality.settings import (
 from patch2tissue.atomic import write_text
 from patch2tissue.config import RunConfig
 from patch2tissue.craanet.training import train_craanet
-from patch2tissue.data.datasets import canvas_size
+from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.evaluation.predictions import ensure_predictions

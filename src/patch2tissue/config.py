@@ -104,6 +104,11 @@ class AccumulationConfig(_Section):
     start: float = Field(0.5, ge=0, lt=1, description="share of the epochs that passes before accumulation starts")
     ema_decay: float = Field(0.7, ge=0, lt=1, description="share of the old memory kept by mode ema")
     dtype: Literal["float16", "uint8"] = Field("float16", description="storage of a map value")
+    epoch_maps_gib: float = Field(
+        0.5,
+        ge=0,
+        description="most disk, in GiB, for the maps of every epoch, which `view` shows; else none",
+    )
 
 
 class CRAANetConfig(OptimiserConfig):
@@ -119,6 +124,11 @@ class CRAANetConfig(OptimiserConfig):
         1, ge=1, description="feature maps of the encoder, counted from the deepest, that classify and give attention"
     )
     accumulation: AccumulationConfig = Field(default_factory=AccumulationConfig, description="attention accumulation")
+
+    @property
+    def first_accumulated_epoch(self) -> int:
+        """The first epoch, counted from 0, whose maps are overlaid on the memory."""
+        return min(self.epochs - 1, int(self.accumulation.start * self.epochs))
 
 
 class RefinementConfig(_Section):

@@ -22,7 +22,7 @@ from patch2tissue.config import RegionSource, RunConfig, SyntheticSource, load_c
 from patch2tissue.craanet.accumulation import AttentionMemory
 from patch2tissue.craanet.network import load_craanet
 from patch2tissue.craanet.training import train_craanet
-from patch2tissue.data.datasets import canvas_size
+from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.layouts import load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.data.regions import cut_regions

@@ -35,7 +35,7 @@ class RunFolder:
 
     @property
     def craanet(self) -> Path:
-        """Stage 1: `weights.safetensors`, `attention_memory/`, `attention_history.npz`, `metrics.csv`."""
+        """Stage 1: `weights.safetensors`, `attention_memory/`, `attention_{history.npz,epochs.npy}`, `metrics.csv`."""
         return self.path / "craanet"
 
     @property

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from patch2tissue.data.augment import invert_symmetry
-from patch2tissue.data.datasets import EpochSampler, PlainPatches, TrainingPatches, canvas_size, training_loader
+from patch2tissue.data.canvas import canvas_size
+from patch2tissue.data.datasets import EpochSampler, PlainPatches, TrainingPatches, training_loader
 from patch2tissue.data.images import read_image, write_mask
 from patch2tissue.data.layouts import load_split
 from patch2tissue.data.patches import Patch

@@ -17,6 +17,7 @@ from conftest import RECIPES, TINY
 from killing import killed_at
 from patch2tissue.config import RunConfig, load_config
 from patch2tissue.craanet import training as craanet_training
+from patch2tissue.craanet.epoch_maps import EPOCH_MAPS_FILE
 from patch2tissue.pfscnet import training as pfscnet_training
 from patch2tissue.pipeline import run_training
 from patch2tissue.run_folder import RunFolder
@@ -30,6 +31,7 @@ def _same(one: RunFolder, two: RunFolder) -> None:
     for name in ("maps.npy", "counts.npy"):
         a, b = (np.load(run.craanet / "attention_memory" / name) for run in (one, two))
         assert np.array_equal(a, b)
+    assert (one.craanet / EPOCH_MAPS_FILE).read_bytes() == (two.craanet / EPOCH_MAPS_FILE).read_bytes()
     histories = [np.load(run.craanet / "attention_history.npz") for run in (one, two)]
     assert all(np.array_equal(histories[0][key], histories[1][key]) for key in histories[0].files)
     masks = sorted((one.pseudo_labels / "masks").iterdir())

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from conftest import RECIPES, TINY
-from patch2tissue.config import load_config
+from patch2tissue.config import CRAANetConfig, load_config
+from patch2tissue.craanet.accumulation import AttentionMemory
+from patch2tissue.craanet.epoch_maps import EPOCH_MAPS_FILE, EpochMaps, replayed
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.evaluation.run_scores import score_run
 from patch2tissue.pipeline import run_training
@@ -74,7 +76,19 @@ def _check_run(run: RunFolder, tissues: int, patches: int) -> None:
         assert set(np.unique(np.asarray(mask)).tolist()) <= present | {255}, "a tissue that is absent has no label"
     history = np.load(run.craanet / "attention_history.npz")
     assert history["accumulated"].shape[0] == 3
+    _replay_is_the_memory(run, load_config(run.config_file).craanet)
     assert list((run.craanet / "tensorboard").rglob("events*"))
+
+
+def _replay_is_the_memory(run: RunFolder, settings: CRAANetConfig) -> None:
+    epochs = EpochMaps(run.craanet / EPOCH_MAPS_FILE)
+    memory = AttentionMemory(run.craanet / "attention_memory")
+    for row in range(len(memory)):
+        maps = epochs.of_patch(row)
+        found = replayed(
+            maps, memory.mode, first=settings.first_accumulated_epoch, ema_decay=settings.accumulation.ema_decay
+        )
+        assert maps.any() and np.abs(found[-1] - memory.read(np.array([row]))[0].numpy()).max() < 4 / 255
 
 
 def test_second_call_does_nothing_and_other_settings_are_refused(

@@ -24,7 +24,7 @@ def pseudo_labels(
 
     from patch2tissue.atomic import write_text
     from patch2tissue.config import load_config
-    from patch2tissue.data.datasets import canvas_size
+    from patch2tissue.data.canvas import canvas_size
     from patch2tissue.errors import ConfigError
     from patch2tissue.pipeline import make_pseudo_labels, training_patches
     from patch2tissue.progress import console

@@ -17,6 +17,7 @@ from patch2tissue.atomic import atomic_path
 from patch2tissue.config import AccumulationConfig, CRAANetConfig, RunConfig
 from patch2tissue.craanet.accumulation import AttentionMemory
 from patch2tissue.craanet.attention_maps import attention_maps
+from patch2tissue.craanet.epoch_maps import EPOCH_MAPS_FILE, EpochMaps
 from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.data.augment import invert_symmetries
 from patch2tissue.data.datasets import TrainingPatches, training_loader
@@ -54,8 +55,9 @@ class CRAANetStage(Stage):
         self.patches = patches
         self.memory_folder = memory_folder
         self.title = "CRAANet" if memory_folder is not None else "plain CAM classifier"
-        self.first_epoch = min(config.epochs - 1, int(config.accumulation.start * config.epochs))
+        self.first_epoch = config.first_accumulated_epoch
         self.memory: AttentionMemory | None = None
+        self.epoch_maps: EpochMaps | None = None
         labels = torch.tensor([patch.labels for patch in patches])
         self.tissues = labels.shape[1]
         if memory_folder is not None:
@@ -66,6 +68,9 @@ class CRAANetStage(Stage):
                 name: _empty_memory(memory_folder.with_name(name), shape, settings)
                 for name, settings in (beside or {}).items()
             }
+            self.epoch_maps = EpochMaps.create_within(
+                memory_folder.with_name(EPOCH_MAPS_FILE), (config.epochs, *shape), config.accumulation.epoch_maps_gib
+            )
             self.shown = _patches_to_show(labels)
             self.current = torch.zeros(len(self.shown), self.tissues, grid, grid)
             self.history: dict[str, list[Tensor]] = {"current": [], "accumulated": []}
@@ -81,6 +86,8 @@ class CRAANetStage(Stage):
                 maps = attention_maps(output.attention, labels, self.config.accumulation.form)
                 maps = invert_symmetries(maps, batch["symmetry"]).cpu()
             self._keep_for_report(batch["index"].cpu(), maps)
+            if self.epoch_maps is not None:
+                self.epoch_maps.write(epoch, batch["index"].cpu().numpy(), maps.float().numpy())
             if epoch >= self.first_epoch:
                 for memory in (self.memory, *self.beside.values()):
                     memory.accumulate(batch["index"], maps)
@@ -128,6 +135,8 @@ class CRAANetStage(Stage):
             for memory in (self.memory, *self.beside.values()):
                 cast(np.memmap, memory.maps).flush()
                 cast(np.memmap, memory.counts).flush()
+            if self.epoch_maps is not None:
+                self.epoch_maps.flush()
             with atomic_path(folder / "attention_history.npz") as temporary:
                 np.savez_compressed(
                     temporary,
@@ -186,7 +195,8 @@ def train_craanet(
     Args:
         config: the run's configuration.
         patches: labelled training patches.
-        folder: stage folder; gets weights, `attention_memory/`, `attention_history.npz`, `metrics.csv`.
+        folder: stage folder; gets weights, `attention_memory/`, `attention_history.npz`, `attention_epochs.npy` unless
+            it would be too large, `metrics.csv`.
         side: canvas side in pixels, see `canvas_size`.
         plain_cam: train the baseline instead: average pooling of the deepest feature map, no accumulation, all else
             equal.

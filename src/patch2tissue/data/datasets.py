@@ -12,49 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from patch2tissue.data.augment import SYMMETRIES, apply_symmetry, random_stain_shift
+from patch2tissue.data.canvas import place_on_canvas
 from patch2tissue.data.images import image_size, read_image, read_mask
 from patch2tissue.data.patches import Patch
-from patch2tissue.errors import DataError
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
-CANVAS_MULTIPLE = 16
-"""Canvas sides are multiples of this, so that every encoder gives whole positions at output stride 8 and 16."""
-
 _CACHE_LIMIT = 2 * 1024**3
-
-
-def canvas_size(patches: Sequence[Patch], requested: int | None) -> int:
-    """Side of the square that every training patch is placed on, in pixels: a multiple of 16, for whole positions.
-
-    Args:
-        patches: patches to train on; smaller ones are padded at the right and bottom.
-        requested: `data.patch_size`, or None for the longest side found.
-
-    Raises:
-        DataError: if a patch is larger than `requested`.
-    """
-    longest, name = 0, ""
-    for patch in patches:
-        height, width = image_size(patch.path)
-        if max(height, width) > longest:
-            longest, name = max(height, width), str(patch.path)
-    if requested is None:
-        return -(-longest // CANVAS_MULTIPLE) * CANVAS_MULTIPLE
-    if longest > requested:
-        raise DataError(
-            f"{name}: {longest} px is larger than data.patch_size = {requested}. Raise data.patch_size, or cut large "
-            "images into patches with `patch2tissue patches`."
-        )
-    return -(-requested // CANVAS_MULTIPLE) * CANVAS_MULTIPLE
-
-
-def place_on_canvas(array: np.ndarray, side: int, fill: int) -> np.ndarray:
-    """Pad an image [H, W(, 3)] at the right and bottom to [side, side(, 3)]."""
-    height, width = array.shape[:2]
-    if (height, width) == (side, side):
-        return array
-    padding = [(0, side - height), (0, side - width)] + [(0, 0)] * (array.ndim - 2)
-    return np.pad(array, padding, constant_values=fill)
 
 
 class TrainingPatches(Dataset[dict[str, Tensor]]):

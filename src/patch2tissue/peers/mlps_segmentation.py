@@ -19,7 +19,8 @@ from torch import Tensor
 
 from patch2tissue.config import RunConfig
 from patch2tissue.data.augment import apply_symmetry
-from patch2tissue.data.datasets import TrainingPatches, place_on_canvas
+from patch2tissue.data.canvas import place_on_canvas
+from patch2tissue.data.datasets import TrainingPatches
 from patch2tissue.data.images import read_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import ConfigError

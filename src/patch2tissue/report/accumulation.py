@@ -10,7 +10,8 @@ from zipfile import BadZipFile
 import numpy as np
 from markupsafe import Markup
 
-from patch2tissue.data.images import image_size, read_image, read_mask
+from patch2tissue.data.canvas import canvas_size, rounded_side
+from patch2tissue.data.images import read_image, read_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.report.figures import Line, panel
@@ -118,7 +119,8 @@ def accumulation_view(record: RunRecord) -> AccumulationView | None:
     filled = history.accumulated.reshape(len(history.epochs), -1).max(axis=1) > 0
     start = int(filled.argmax()) if filled.any() else None
     shown = shown_epochs(history.epochs, start)
-    side = record.config.data.patch_size or max(max(image_size(patch.path)) for patch in record.train.values())
+    requested = record.config.data.patch_size
+    side = rounded_side(requested) if requested else canvas_size(list(record.train.values()), None)
     tissues = record.tissues
     painters = [_Painter(record, record.train[history.names[i]], history, i, side, tissues) for i in places]
     first = next((painter for painter in painters if sum(painter.present) > 1), painters[0])
