@@ -97,6 +97,20 @@ def fabricate() -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def trained_runs(tmp_path_factory: pytest.TempPathFactory, fabricate: Callable[..., Path]) -> tuple[Path, Path, Path]:
+    """A data folder, and runs of three and four epochs that were trained on it; not to be changed."""
+    from patch2tissue.config import load_config
+    from patch2tissue.pipeline import run_training
+
+    folder = tmp_path_factory.mktemp("trained")
+    data = fabricate(folder / "data", "bcss-wsss")
+    for name, *changes in (("one",), ("two", "seed=1", "craanet.epochs=4")):
+        settings = [f"output={folder / name}", f"data.path={data}", "data.layout=auto", *TINY, *changes]
+        run_training(load_config(RECIPES / "bcss-wsss.yaml", settings), progress=False)
+    return data, folder / "one", folder / "two"
+
+
 @pytest.fixture
 def run_command() -> Callable[..., int]:
     """Run `patch2tissue ARGUMENTS` in this process; returns the exit code."""

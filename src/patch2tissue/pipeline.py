@@ -28,6 +28,7 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.data.regions import cut_regions
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.labelling.exchange import unseen_by_training
 from patch2tissue.pfscnet.network import PFSCNet
 from patch2tissue.pfscnet.rounds import train_rounds
 from patch2tissue.pfscnet.training import train_pfscnet
@@ -71,6 +72,8 @@ def run_training(
         remove_run(run)
     _claim_folder(run, config)
     prepare_data(config)
+    for unseen in unseen_by_training(Path(config.data.path), config.data.layout):
+        log.warning(unseen)
     patches = training_patches(config)
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")

@@ -50,7 +50,13 @@ def watched(chromium: Any) -> Iterator[Any]:
 
 
 class Command:
-    """A `patch2tissue` command that serves a page, as a process."""
+    """A `patch2tissue` command that serves a page, as a process.
+
+    Attributes:
+        folder: the data folder, where a test wants to remember it.
+    """
+
+    folder: Path
 
     def __init__(self, *arguments: object) -> None:
         command = [sys.executable, "-m", "patch2tissue", *map(str, arguments)]

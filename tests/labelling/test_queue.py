@@ -86,3 +86,26 @@ def test_patches_without_a_suggestion_come_last_of_those_the_model_leads_to() ->
 def test_share_outside_0_to_1_is_refused() -> None:
     with pytest.raises(ConfigError, match="random share"):
         Queue(PATCHES, random_share=1.5)
+
+
+@given(
+    st.lists(st.sampled_from(PATCHES[:40]), unique=True),
+    st.sets(st.sampled_from(PATCHES[:40])),
+    st.lists(st.sampled_from(PATCHES[:40]), unique=True),
+    st.integers(1, 60),
+    st.booleans(),
+)
+def test_flagged_patches_come_first_and_once(
+    flagged: list[str], answered: set[str], waiting: list[str], count: int, led: bool
+) -> None:
+    queue = Queue(PATCHES[:40])
+    if led:
+        queue.suggest(dict.fromkeys(PATCHES[:20], (0.5, 0.9)))
+    asked = queue.next(count, answered, waiting, flagged)
+    urgent = [patch for patch in flagged if patch not in waiting][:count]
+    assert (
+        [one.patch for one in asked if one.chosen == "flagged"] == urgent == [one.patch for one in asked][: len(urgent)]
+    )
+    others = [one.patch for one in asked[len(urgent) :]]
+    assert not set(others) & (answered | set(waiting) | set(flagged))
+    assert len({one.patch for one in asked}) == len(asked) <= count

@@ -15,8 +15,8 @@ from tests.slides.pictures import write_tiled
 
 from patch2tissue.data.synthetic.whole_slides import WholeSlide
 from patch2tissue.errors import ConfigError, DataError
-from patch2tissue.slides.cut_tiles import TileSettings, cut_tiles
-from patch2tissue.slides.opening import SlideFile
+from patch2tissue.slides.cut_tiles import TileSettings, cut_tile_at, cut_tiles
+from patch2tissue.slides.opening import SlideFile, open_slide
 
 SETTINGS = TileSettings(um_per_pixel=0.5, size=128, stride=128)
 
@@ -127,3 +127,50 @@ def test_command_tells_of_bad_slides_and_cuts_the_others(
     assert all(float(row["tissue_share"]) >= 0.7 for row in rows(out))
     assert {file.suffix for file in (out / "train").iterdir()} == {".jpg"}
     assert run_command("slide", "tiles", slide[0], "--out", out, "--everywhere", "--tissue-mask", bad) == 2
+
+
+def test_earlier_tiles_stay_listed(tmp_path: Path, slide: tuple[Path, WholeSlide]) -> None:
+    path, whole = slide
+    other = write_tiled(tmp_path / "other.tif", whole.picture.read(0, 900))
+    out = tmp_path / "out"
+    cut_tiles([SlideFile(path)], out, replace(SETTINGS, sample=3))
+    cut_tiles([SlideFile(other)], out, replace(SETTINGS, sample=3))
+    assert [row["slide"] for row in rows(out)] == ["other.tif"] * 3 + ["case 1.tif"] * 3
+    (out / rows(out)[-1]["path"]).unlink()
+    cut_tiles([SlideFile(other)], out, replace(SETTINGS, sample=3))
+    assert [row["slide"] for row in rows(out)] == ["other.tif"] * 3 + ["case 1.tif"] * 2
+
+
+@pytest.mark.parametrize("mpp", [0.5, 1.0])
+def test_a_tile_for_a_place_is_one_of_the_grid(tmp_path: Path, slide: tuple[Path, WholeSlide], mpp: float) -> None:
+    path, _ = slide
+    every, out = tmp_path / "every", tmp_path / "out"
+    cut_tiles([SlideFile(path)], every, replace(SETTINGS, um_per_pixel=mpp, tissue="everywhere", least_tissue=0.0))
+    cut_tiles([SlideFile(path)], out, replace(SETTINGS, um_per_pixel=mpp, sample=1))
+    before = rows(out)
+    grid = {row["path"]: row for row in rows(every)}
+    rng = np.random.default_rng(0)
+    with open_slide(path) as opened:
+        for x, y in [(0, 0), (1099.9, 899.9), *(rng.random((20, 2)) * (1100, 900)).tolist()]:
+            tile = cut_tile_at(opened, out, x, y)
+            assert tile.x <= x < tile.x + tile.width and tile.y <= y < tile.y + tile.height
+            same = grid[tile.path]
+            assert (tile.x, tile.y, tile.width) == (int(same["x"]), int(same["y"]), float(same["width"]))
+            assert (out / tile.path).read_bytes() == (every / tile.path).read_bytes()
+        for place in [(-1, 5), (5, 900), (float("nan"), 5)]:
+            with pytest.raises(DataError, match="there is nothing at"):
+                cut_tile_at(opened, out, *place)
+        with pytest.raises(DataError, match="was not cut with `patch2tissue slide tiles`"):
+            cut_tile_at(opened, tmp_path, 5, 5)
+    listed = [row["path"] for row in rows(out)]
+    assert len(listed) == len(set(listed)) > len(before) and before[0]["path"] in listed
+
+
+def test_between_tiles_that_do_not_touch_one_is_cut_around_the_place(
+    tmp_path: Path, slide: tuple[Path, WholeSlide]
+) -> None:
+    out = tmp_path / "out"
+    cut_tiles([SlideFile(slide[0])], out, replace(SETTINGS, stride=400, tissue="everywhere"))
+    with open_slide(slide[0]) as opened:
+        tile = cut_tile_at(opened, out, 250, 250)
+    assert (tile.x, tile.y) == (186, 186)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.slides.pictures import picture
-from tests.viewer.results import TISSUES, make_results, make_slide
+from tests.viewer.results import TISSUES, make_probabilities, make_results, make_slide
 
 from patch2tissue.errors import DataError
 from patch2tissue.slides.opening import open_slide
-from patch2tissue.viewer.layers import TILE, MapLayer, SlideLayer, deepest_level
+from patch2tissue.viewer.layers import TILE, Look, SlideLayer, deepest_level, heat_colours
+from patch2tissue.viewer.slide_layers import MapLayer
 
 
 def opened(content: bytes, mode: str) -> np.ndarray:
@@ -49,21 +50,56 @@ def test_slide_tiles_are_the_slide(tmp_path: Path) -> None:
 def test_map_tiles_are_the_map_in_its_colours(tmp_path: Path) -> None:
     classes = make_results(tmp_path / "maps", make_slide(tmp_path))
     layer = MapLayer(tmp_path / "maps" / "a_classes.tif")
-    assert layer.names == TISSUES.names and layer.colours == list(TISSUES.colors)
+    assert layer.names == TISSUES.names and layer.colours == TISSUES.colors
     assert layer.size == (400, 300) and layer.scale == (2.0, 2.0)
     deepest = deepest_level(400, 300)
-    full = joined(lambda *place: opened(layer.tile(*place, [True] * 4), "RGBA"), layer.size, deepest)
+    full = joined(lambda *place: opened(layer.tile(*place, Look()), "RGBA"), layer.size, deepest)
     expected = np.zeros((300, 400, 4), np.uint8)
     for k, colour in enumerate(TISSUES.colors):
         expected[classes == k] = (*colour, 255)
     np.testing.assert_array_equal(full, expected)
     # a hidden tissue leaves nothing, not even its colour
-    part = joined(lambda *place: opened(layer.tile(*place, [True, False, True, True]), "RGBA"), layer.size, deepest)
+    part = joined(lambda *place: opened(layer.tile(*place, Look((True, False))), "RGBA"), layer.size, deepest)
     expected[classes == 1] = 0
     np.testing.assert_array_equal(part, expected)
     for level in range(deepest + 1):
-        joined(lambda *place: opened(layer.tile(*place, [True] * 4), "RGBA"), layer.size, level)
+        joined(lambda *place: opened(layer.tile(*place, Look()), "RGBA"), layer.size, level)
     layer.close()
+
+
+def test_probabilities_are_heat(tmp_path: Path) -> None:
+    classes = make_results(tmp_path / "maps", make_slide(tmp_path), probabilities=True)
+    layer = MapLayer(tmp_path / "maps" / "a_classes.tif")
+    assert layer.has_heat
+    wanted = make_probabilities(classes)
+    for k in range(4):
+
+        def values(*place: int, k: int = k) -> np.ndarray:
+            picture = Image.open(io.BytesIO(layer.tile(*place, Look(heat=k))))
+            assert picture.mode == "P" and picture.info["transparency"][0] == 0
+            return np.asarray(picture)
+
+        np.testing.assert_array_equal(joined(values, layer.size, 9), wanted[..., k])
+        for level in (5, 7):
+            small = joined(values, layer.size, level)
+            assert abs(small.mean() - wanted[..., k].mean()) < 6
+    full = joined(lambda *place: opened(layer.tile(*place, Look(heat=1)), "RGBA"), layer.size, 9)
+    np.testing.assert_array_equal(full[..., :3], heat_colours()[wanted[..., 1]])
+    for look in (Look(heat=4), Look(heat=-1), Look(epoch=1)):
+        with pytest.raises(IndexError):
+            layer.tile(9, 0, 0, look)
+    layer.close()
+
+
+def test_a_map_without_probabilities_has_no_heat(tmp_path: Path) -> None:
+    make_results(tmp_path / "maps", make_slide(tmp_path))
+    layer = MapLayer(tmp_path / "maps" / "a_classes.tif")
+    assert not layer.has_heat
+    with pytest.raises(IndexError):
+        layer.tile(9, 0, 0, Look(heat=0))
+    (tmp_path / "maps" / "a_probabilities.ome.tif").write_bytes(b"II*\0 cut off")
+    with pytest.raises(DataError, match=r"a_probabilities\.ome\.tif: "):
+        MapLayer(tmp_path / "maps" / "a_classes.tif")
 
 
 @pytest.mark.parametrize("place", [(11, 0, 0), (-1, 0, 0), (10, 4, 0), (10, 0, 3), (10, -1, 0), (0, 1, 0)])

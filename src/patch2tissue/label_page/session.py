@@ -22,7 +22,7 @@ from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.labelling.pool import Place, find_pool
 from patch2tissue.labelling.progress import progress
 from patch2tissue.labelling.queue import Asked, Queue
-from patch2tissue.labelling.store import DATABASE, Answer, LabelStore
+from patch2tissue.labelling.store import DATABASE, Answer, Flag, LabelStore
 from patch2tissue.labelling.suggest import model_of
 from patch2tissue.slides.slide import Slide
 from patch2tissue.tissues import TissueSet
@@ -72,6 +72,7 @@ class LabelSession:
         self._slides = {Path(name).stem: Path(path) for name, path in (slides or {}).items()}
         self._open_slides: OrderedDict[Path, Slide] = OrderedDict()
         self._slide_lock = threading.Lock()
+        self._pool_lock = threading.Lock()
         self._run = run
         self._model = None if run is None else model_of(run)
         self.store = LabelStore(self.folder / DATABASE, tissues)
@@ -97,9 +98,24 @@ class LabelSession:
     def next(self, annotator: str, count: int, waiting: Sequence[int]) -> list[dict[str, Any]]:
         """The next patches for an annotator; `waiting` are indices of those that the page has already."""
         paths = [self.patches[index].path for index in waiting if 0 <= index < len(self.patches)]
-        return [self._shown(asked) for asked in self._queue.next(count, self.store.answered(annotator), paths)]
+        flags = self._flags(annotator)
+        asked = self._queue.next(count, self.store.answered(annotator), paths, list(flags))
+        before = {answer.patch: answer.labels for answer in self.store.answers(annotator)} if flags else {}
+        return [self._shown(one, before.get(one.patch), flags.get(one.patch)) for one in asked]
 
-    def _shown(self, asked: Asked, labels: Sequence[int] | None = None) -> dict[str, Any]:
+    def _flags(self, annotator: str) -> dict[str, Flag]:
+        """Flags that the annotator is to answer, by patch; patches that were cut for them are taken in."""
+        flags = {flag.patch: flag for flag in self.store.flags(annotator)}
+        if any(patch not in self._indices for patch in flags):
+            with self._pool_lock:
+                for patch in find_pool(self.folder):
+                    if patch.path not in self._indices:
+                        # appended: the page knows patches by number
+                        self.patches.append(patch)
+                        self._indices[patch.path] = len(self.patches) - 1
+        return {patch: flag for patch, flag in flags.items() if patch in self._indices}
+
+    def _shown(self, asked: Asked, labels: Sequence[int] | None = None, flag: Flag | None = None) -> dict[str, Any]:
         patch = self.patches[self._indices[asked.patch]]
         if labels is None:
             labels = [int(p >= 0.5) for p in asked.suggested or [0.0] * len(self.tissues)]
@@ -108,6 +124,7 @@ class LabelSession:
             # not the label that a file name may carry: it would be copied, not judged
             "name": patch.name,
             "chosen": asked.chosen,
+            "flag": None if flag is None else [flag.x, flag.y],
             "suggested": None if asked.suggested is None else list(asked.suggested),
             "labels": list(labels),
             "context": patch.place is not None and self._slide_file(patch.place) is not None,
@@ -146,7 +163,8 @@ class LabelSession:
         if answer is None or answer.patch not in self._indices:
             return None
         labels = answer.labels or (0,) * len(self.tissues)
-        return self._shown(Asked(answer.patch, answer.chosen, answer.suggested), labels)
+        flag = self._flags(annotator).get(answer.patch)
+        return self._shown(Asked(answer.patch, answer.chosen, answer.suggested), labels, flag)
 
     def progress(self, annotator: str | None) -> dict[str, Any]:
         """See `labelling.progress.progress`, of the patches that are there, with `suggested`: patches with one."""

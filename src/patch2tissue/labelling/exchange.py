@@ -17,7 +17,10 @@ from patch2tissue.data.layouts import read_labels_csv
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.labelling.agreement import consensus
 from patch2tissue.labelling.pool import PoolPatch
-from patch2tissue.labelling.store import Answer, LabelStore
+from patch2tissue.labelling.store import DATABASE, Answer, LabelStore, count_unexported
+
+TABLE = "labels.csv"
+"""The table that training reads, in the data folder."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def export_table(
     if annotator is not None and annotator not in store.annotators():
         known = ", ".join(store.annotators()) or "nobody"
         raise ConfigError(f"{store.path}: holds no answers of '{annotator}', but of {known}.")
-    path = folder / "labels.csv" if path is None else Path(path)
+    path = folder / TABLE if path is None else Path(path)
     known_patches = {patch.path for patch in pool}
     decided = consensus(answer for answer in store.answers(annotator) if answer.patch in known_patches)
     lines = io.StringIO()
@@ -157,6 +160,8 @@ def export_table(
         raise DataError(f"{store.path}: holds no labels that could be written yet.")
     backup = _kept(path, lines.getvalue())
     write_text(path, lines.getvalue())
+    if path.absolute() == (folder / TABLE).absolute():
+        store.mark_exported()
     return Exported(path, labelled, dict(Counter(of.why_not for of in decided.values() if of.labels is None)), backup)
 
 
@@ -172,3 +177,39 @@ def _kept(path: Path, content: str) -> Path | None:
     except OSError:  # a file system without links
         backup.write_bytes(path.read_bytes())
     return backup
+
+
+def import_what_is_there(store: LabelStore, folder: Path, pool: Sequence[PoolPatch]) -> Imported | None:
+    """Take over the labels that a data folder has already, its table's or else those in file names; None without any.
+
+    Raises:
+        DataError: if they are wrong.
+    """
+    if (folder / TABLE).is_file():
+        return import_table(store, folder, pool, folder / TABLE)
+    if any(layout_of(Path(patch.path).stem) is not None for patch in pool):
+        return import_file_names(store, folder, pool)
+    return None
+
+
+def unseen_by_training(folder: Path, layout: str) -> list[str]:
+    """What a training on a data folder will not see of the labels made there, in words for the user.
+
+    Args:
+        folder: the data folder.
+        layout: how labels are read, as in `load_split`.
+
+    Raises:
+        DataError: if the database is none.
+    """
+    told = []
+    database, table = folder / DATABASE, folder / TABLE
+    count = count_unexported(database) if database.is_file() else 0
+    if count:
+        told.append(
+            f"{database}: {count} answers are not in {TABLE} yet, so they are not trained on. Write it with "
+            f"`patch2tissue labels export {folder} --tissues …`."
+        )
+    if table.is_file() and layout not in ("auto", "csv"):
+        told.append(f"{table}: is not read, since data.layout is {layout}. Set data.layout=csv to train on it.")
+    return told

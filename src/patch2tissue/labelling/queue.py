@@ -81,15 +81,21 @@ class Queue:
         # sorting keeps the random order among equals
         self._led = sorted(self._others, key=lambda patch: -unsure.get(patch, -1.0))
 
-    def next(self, count: int, answered: set[str], waiting: Sequence[str] = ()) -> list[Asked]:
-        """The next patches.
+    def next(
+        self, count: int, answered: set[str], waiting: Sequence[str] = (), flagged: Sequence[str] = ()
+    ) -> list[Asked]:
+        """The next patches: those that were flagged, then the others.
 
         Args:
             count: how many, at most.
             answered: patches that the annotator has answered about.
             waiting: patches that the annotator has been given already, in order; they are not given again.
+            flagged: patches to ask about before all others, answered or not.
         """
-        without = answered | set(waiting)
+        urgent = [Asked(p, "flagged", self._suggestions.get(p)) for p in _first(flagged, count, set(waiting))]
+        return urgent + self._in_turn(count - len(urgent), answered | set(waiting) | set(flagged))
+
+    def _in_turn(self, count: int, without: set[str]) -> list[Asked]:
         if not self._suggestions:
             return [Asked(patch, "order") for patch in _first(self._order, count, without)]
         random = _remaining(self._drawn, without)

@@ -23,8 +23,9 @@ DATABASE = "labels.sqlite"
 Kind = Literal["labelled", "unsure", "discard"]
 """`labelled`: with a label; `unsure`: the annotator cannot tell; `discard`: not to be trained on."""
 
-Chosen = Literal["order", "model", "random", "import"]
-"""Why a patch was asked for: its turn, the model was unsure of it, it was drawn at random; or it was not asked for."""
+Chosen = Literal["order", "model", "random", "flagged", "import"]
+"""Why a patch was asked for: its turn, the model was unsure of it, it was drawn at random, somebody found a tissue map
+wrong there; or it was not asked for."""
 
 _VERSION = 1
 _NAME_LENGTH = 64
@@ -45,9 +46,20 @@ CREATE TABLE IF NOT EXISTS answers (
     undone INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS answers_of ON answers (annotator, patch);
+CREATE INDEX IF NOT EXISTS answers_about ON answers (patch);
 CREATE TABLE IF NOT EXISTS suggestions (
     patch TEXT PRIMARY KEY, model TEXT NOT NULL, probabilities TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS flags (
+    number INTEGER PRIMARY KEY,
+    patch TEXT NOT NULL,
+    x REAL NOT NULL,
+    y REAL NOT NULL,
+    after INTEGER NOT NULL,
+    at TEXT NOT NULL,
+    withdrawn INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS flags_of ON flags (patch);
 """
 
 
@@ -76,6 +88,21 @@ class Answer:
     chosen: Chosen = "order"
     suggested: tuple[float, ...] | None = None
     at: str = ""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A patch of which somebody who looked at a tissue map said that it is wrong there.
+
+    Attributes:
+        patch: as in `Answer`.
+        x: where, as a share of the patch's width, 0..1.
+        y: likewise of its height.
+    """
+
+    patch: str
+    x: float
+    y: float
 
 
 class LabelStore:
@@ -175,12 +202,19 @@ class LabelStore:
         return _answer(found[1:])
 
     def answers(self, annotator: str | None = None) -> list[Answer]:
-        """The answers that hold: of each annotator the last about each patch, in the order they were given."""
+        """The answers that hold: of each annotator the last about each patch, in the order they were given.
+
+        Of a patch that was flagged and then answered about, only answers since the flag hold.
+        """
         condition, values = ("", ()) if annotator is None else ("AND annotator = ?", (annotator,))
+        held = (
+            "number > COALESCE((SELECT MAX(after) FROM flags WHERE flags.patch = answers.patch AND NOT withdrawn "
+            f"AND {_answered('>')}), 0)"
+        )
         with self._lock:
             rows = self._connection.execute(
                 f"SELECT {_COLUMNS} FROM answers WHERE number IN (SELECT MAX(number) FROM answers WHERE NOT undone "
-                f"{condition} GROUP BY annotator, patch) ORDER BY number",
+                f"AND {held} {condition} GROUP BY annotator, patch) ORDER BY number",
                 values,
             ).fetchall()
         return [_answer(row) for row in rows]
@@ -198,6 +232,58 @@ class LabelStore:
         with self._lock:
             rows = self._connection.execute("SELECT DISTINCT annotator FROM answers WHERE NOT undone").fetchall()
         return sorted(name for (name,) in rows)
+
+    def flag(self, flag: Flag) -> None:
+        """Have a patch asked about again, of every annotator. A flag that nobody has answered yet is moved.
+
+        Raises:
+            ConfigError: if the place lies outside the patch.
+        """
+        if not (0 <= flag.x <= 1 and 0 <= flag.y <= 1):
+            raise ConfigError(f"A place in a patch is given by shares from 0 to 1, not by {flag.x} and {flag.y}.")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with self._transaction() as connection:
+            connection.execute(f"UPDATE flags SET withdrawn = 1 WHERE {_OPEN}", (flag.patch,))
+            connection.execute(
+                "INSERT INTO flags (patch, x, y, after, at) "
+                "VALUES (?, ?, ?, (SELECT COALESCE(MAX(number), 0) FROM answers), ?)",
+                (flag.patch, flag.x, flag.y, now),
+            )
+
+    def withdraw(self, patch: str) -> bool:
+        """Take back the flags of a patch that nobody has answered yet; return whether there was one."""
+        with self._transaction() as connection:
+            before = connection.total_changes
+            connection.execute(f"UPDATE flags SET withdrawn = 1 WHERE {_OPEN}", (patch,))
+            return connection.total_changes > before
+
+    def flags(self, annotator: str | None = None) -> list[Flag]:
+        """Flags that are open, in the order in which they were set.
+
+        Args:
+            annotator: those that this annotator is to answer: nobody has, or this one had answered about the patch
+                before it was flagged and has not since. None: those that nobody has answered.
+        """
+        values: tuple[str, ...] = ()
+        if annotator is None:
+            condition = f"NOT {_answered('>')}"
+        else:
+            by = "AND given.annotator = ?"
+            condition = f"(NOT {_answered('>')} OR ({_answered('<=', by)} AND NOT {_answered('>', by)}))"
+            values = (annotator, annotator)
+        with self._lock:
+            rows = self._connection.execute(
+                f"SELECT patch, x, y FROM flags WHERE NOT withdrawn AND {condition} ORDER BY number", values
+            ).fetchall()
+        # the last place of a patch that was flagged again
+        return list({patch: Flag(patch, x, y) for patch, x, y in rows}.values())
+
+    def mark_exported(self) -> None:
+        """Remember that the answers there are have gone into the table for training."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO about VALUES ('exported', (SELECT COALESCE(MAX(number), 0) FROM answers))"
+            )
 
     def suggest(self, model: str, probabilities: dict[str, Sequence[float]]) -> None:
         """Keep a model's probabilities per tissue by patch; they replace those of another model.
@@ -230,6 +316,36 @@ class LabelStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _answered(when: str, more: str = "") -> str:
+    """SQL: whether the patch of a flag has an answer before (`<=`) or after (`>`) it; imported ones are none."""
+    return (
+        "EXISTS (SELECT 1 FROM answers AS given WHERE given.patch = flags.patch AND NOT given.undone AND "
+        f"given.chosen != 'import' AND given.number {when} flags.after {more})"
+    )
+
+
+_OPEN = f"patch = ? AND NOT withdrawn AND NOT {_answered('>')}"
+
+
+def count_unexported(path: Path) -> int:
+    """Answers in a database that came after its last export; imported ones are not counted.
+
+    Raises:
+        DataError: if the file is no such database.
+    """
+    connection = sqlite3.connect(path, timeout=30)
+    try:
+        (count,) = connection.execute(
+            "SELECT COUNT(*) FROM answers WHERE NOT undone AND chosen != 'import' AND number > "
+            "COALESCE((SELECT CAST(value AS INTEGER) FROM about WHERE name = 'exported'), 0)"
+        ).fetchone()
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: cannot be used as a database of labels: {error}.") from None
+    finally:
+        connection.close()
+    return int(count)
 
 
 _COLUMNS = "key, patch, annotator, kind, labels, seconds, chosen, suggested, at"

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from patch2tissue.atomic import atomic_path, write_text
@@ -19,10 +20,12 @@ from patch2tissue.data.regions import positions
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.slides.opening import SlideFile, open_slide
 from patch2tissue.slides.scaled import ScaledSlide
+from patch2tissue.slides.slide import Slide
 from patch2tissue.slides.tissue_mask import TissueMask, contour_picture, tissue_mask_for
 
 COLUMNS = ("path", "slide", "x", "y", "width", "height", "size", "um_per_pixel", "tissue_share")
 SETTINGS_FILE = "tiles.json"
+MANIFEST_FILE = "tiles.csv"
 _AHEAD = 64
 
 
@@ -81,7 +84,7 @@ class Tile:
         height: see width.
         size: its side in pixels.
         um_per_pixel: its resolution.
-        tissue_share: share that is tissue, 0..1.
+        tissue_share: share that is tissue, 0..1; nan of a tile that `cut_tile_at` cut.
     """
 
     path: str
@@ -146,7 +149,7 @@ def cut_tiles(
             continue
         summary.tiles += tiles
         summary.per_slide[slide.path.name] = len(tiles)
-    _write_manifest(out / "tiles.csv", summary.tiles)
+    _write_manifest(out, summary.tiles)
     return summary
 
 
@@ -183,21 +186,72 @@ def _cut_slide(file: SlideFile, out: Path, settings: TileSettings, workers: int,
         progress(slide.name, 0, len(tiles))
 
         def write(number: int) -> None:
-            target = out / tiles[number].path
-            if target.is_file():
-                return
             left, top, _ = places[number]
-            pixels = Image.fromarray(view.read(left, top, settings.size, settings.size))
-            with atomic_path(target) as temporary:
-                if settings.image_format == "png":
-                    pixels.save(temporary, format="PNG", compress_level=3)
-                else:
-                    pixels.save(temporary, format="JPEG", quality=95, subsampling=0)
+            _write_tile(view, left, top, out / tiles[number].path, settings)
 
         with ThreadPoolExecutor(workers) as pool:
             for done, _ in enumerate(_in_turn(pool, write, len(tiles)), start=1):
                 progress(slide.name, done, len(tiles))
         return tiles
+
+
+def _write_tile(view: ScaledSlide, left: int, top: int, target: Path, settings: TileSettings) -> None:
+    """Write one tile unless it is there."""
+    if target.is_file():
+        return
+    pixels = Image.fromarray(view.read(left, top, settings.size, settings.size))
+    with atomic_path(target) as temporary:
+        if settings.image_format == "png":
+            pixels.save(temporary, format="PNG", compress_level=3)
+        else:
+            pixels.save(temporary, format="JPEG", quality=95, subsampling=0)
+
+
+def cut_tile_at(slide: Slide, out: Path, x: float, y: float) -> Tile:
+    """Cut the tile that holds a place of a slide into a data folder that `cut_tiles` made, and list it there.
+
+    The tile is one of the grid's, whether or not there is enough tissue on it; between tiles that do not touch, one
+    around the place.
+
+    Args:
+        slide: open, with a resolution.
+        out: the data folder.
+        x: in level-0 pixels of the slide, counted as `Slide.read` does.
+        y: likewise.
+
+    Raises:
+        DataError: if `out` was not made by `cut_tiles`, the place lies outside the slide, or the slide cannot be read.
+    """
+    settings = _read_settings(out / SETTINGS_FILE)
+    view = ScaledSlide(slide, settings.um_per_pixel)
+    if not (0 <= x < slide.size[0] and 0 <= y < slide.size[1]):
+        raise DataError(f"{slide.path}: there is nothing at {x:.0f}, {y:.0f}.")
+    left, top = (
+        _cell(place / scale, side, settings) for place, scale, side in zip((x, y), view.scale, view.size, strict=True)
+    )
+    # how much of it is tissue was not asked
+    tile = _tile(view, left, top, math.nan, settings)
+    _write_tile(view, left, top, out / tile.path, settings)
+    _write_manifest(out, [tile])
+    return tile
+
+
+def _cell(place: float, side: int, settings: TileSettings) -> int:
+    """Where the tile begins that holds a place on one axis, in pixels of the tiles."""
+    begins = np.array(positions(side, settings.size, settings.stride))
+    nearest = int(begins[np.abs(begins + settings.size / 2 - place).argmin()])
+    if nearest <= place < nearest + settings.size:
+        return nearest
+    return max(0, min(side - settings.size, round(place - settings.size / 2)))
+
+
+def _read_settings(record: Path) -> TileSettings:
+    try:
+        return TileSettings(**json.loads(record.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{record.parent}: was not cut with `patch2tissue slide tiles`, so no tile is added.") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{record}: cannot be read ({error}). Cut the tiles again, into another folder.") from None
 
 
 def _in_turn(pool: ThreadPoolExecutor, job: Callable[[int], None], count: int) -> Iterator[None]:
@@ -267,11 +321,20 @@ def _tile(view: ScaledSlide, left: int, top: int, share: float, settings: TileSe
     )
 
 
-def _write_manifest(path: Path, tiles: list[Tile]) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for tile in tiles:
-        plain = asdict(tile)
-        writer.writerow([plain[column] for column in COLUMNS])
-    write_text(path, buffer.getvalue())
+def _write_manifest(out: Path, tiles: list[Tile]) -> None:
+    """List tiles; those of earlier calls that are still there stay listed."""
+    path = out / MANIFEST_FILE
+    rows = {tile.path: [str(asdict(tile)[column]) for column in COLUMNS] for tile in tiles}
+    with FileLock(out / ".tiles.lock"):
+        earlier = {}
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                listed = csv.DictReader(file)
+                if tuple(listed.fieldnames or ()) == COLUMNS:
+                    earlier = {row["path"]: [row[column] for column in COLUMNS] for row in listed}
+        kept = {name: row for name, row in earlier.items() if name not in rows and (out / name).is_file()}
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((rows | kept).values())
+        write_text(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Deep-zoom tiles of slides and of tissue maps.
+"""Deep-zoom tiles of slides, and of tissues laid over them.
 
 Levels are counted as deep zoom does: level n holds the picture at a size of at most 2**n pixels, the last one at full
 size, each half as large as the next.
@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import io
 import math
-import threading
-from collections.abc import Sequence
-from pathlib import Path
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-import tifffile
 from PIL import Image
 
-from patch2tissue.errors import DataError
-from patch2tissue.slides.map_file import described_map
 from patch2tissue.slides.slide import Slide
-from patch2tissue.slides.tiled_page import TiledPage
 
 TILE = 256
 """Side of a tile in pixels."""
+
+THUMBNAIL_LEVEL = int(math.log2(TILE))
+"""At this level the whole picture is one tile."""
 
 _QUALITY = 85
 
@@ -32,8 +31,19 @@ def deepest_level(width: int, height: int) -> int:
     return math.ceil(math.log2(max(width, height, 1)))
 
 
-def _tile(size: tuple[int, int], level: int, column: int, row: int) -> tuple[int, int, int, int, int]:
-    """Of a tile: left, top, width and height at its level, and full-size pixels per pixel.
+@dataclass(frozen=True)
+class Box:
+    """Where a tile lies: left, top, width and height in pixels of its level, and full-size pixels per such pixel."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    factor: int
+
+
+def tile_box(size: tuple[int, int], level: int, column: int, row: int) -> Box:
+    """The place of a tile of a picture of a size (width, height).
 
     Raises:
         IndexError: if there is no such tile.
@@ -46,7 +56,7 @@ def _tile(size: tuple[int, int], level: int, column: int, row: int) -> tuple[int
     left, top = column * TILE, row * TILE
     if column < 0 or row < 0 or left >= width or top >= height:
         raise IndexError((column, row))
-    return left, top, min(TILE, width - left), min(TILE, height - top), factor
+    return Box(left, top, min(TILE, width - left), min(TILE, height - top), factor)
 
 
 class SlideLayer:
@@ -71,13 +81,17 @@ class SlideLayer:
             IndexError: if there is none.
             DataError: if the slide is damaged there.
         """
-        left, top, width, height, factor = _tile(self.size, level, column, row)
-        source = self.slide.level_for(factor)
-        ratio = factor / self.slide.downsamples[source]
+        box = tile_box(self.size, level, column, row)
+        width, height = box.width, box.height
+        source = self.slide.level_for(box.factor)
+        ratio = box.factor / self.slide.downsamples[source]
         # not beyond the slide's edge, where a pixel of a coarse level reaches: what is there is white
         whole = self.slide.levels[source]
-        x, y = (min(round(of * ratio), side - 1) for of, side in zip((left, top), whole, strict=True))
-        right, bottom = min(round((left + width) * ratio), whole[0]), min(round((top + height) * ratio), whole[1])
+        x, y = (min(round(of * ratio), side - 1) for of, side in zip((box.left, box.top), whole, strict=True))
+        right, bottom = (
+            min(round((of + length) * ratio), side)
+            for of, length, side in zip((box.left, box.top), (width, height), whole, strict=True)
+        )
         pixels = self.slide.read(source, x, y, max(1, right - x), max(1, bottom - y))
         picture = Image.fromarray(pixels)
         if picture.size != (width, height):
@@ -87,65 +101,99 @@ class SlideLayer:
         return content.getvalue()
 
 
-class MapLayer:
-    """Tiles of a tissue map that `slide predict` wrote, as PNG with the tissues' colours; nothing is transparent.
+@dataclass(frozen=True)
+class Look:
+    """What is drawn of a layer.
 
-    Args:
-        path: the map.
+    Attributes:
+        shown: whether each tissue is shown; those that are not named are.
+        heat: the tissue whose probability is drawn in colours of heat instead of tissues; None: tissues.
+        epoch: of training, counted from 0, for layers that have epochs; None: the last.
+    """
+
+    shown: tuple[bool, ...] = ()
+    heat: int | None = None
+    epoch: int | None = None
+
+
+class TissueLayer(ABC):
+    """Tissues of a slide or a patch, drawn as PNG tiles. May be used by several threads.
 
     Attributes:
         names: of the tissues.
         colours: RGB 0..255 of each.
-        size: (width, height) in map pixels.
-        scale: (sx, sy), pixels of the slide per map pixel.
-
-    Raises:
-        DataError: if the file is no such map.
+        size: (width, height) in pixels of the layer.
+        scale: (sx, sy), pixels of what lies below per pixel of the layer.
+        epochs: number of epochs of training to choose from; 0 if there is no choice.
+        has_heat: whether there are probabilities.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        told = described_map(self.path)
-        if told is None:
-            raise DataError(f"{path}: is no tissue map that `patch2tissue slide predict` wrote.")
-        self.names, self.scale = told
-        self._file = tifffile.TiffFile(self.path)
-        lock = threading.Lock()
-        levels = self._file.series[0].levels
-        self._pages = [TiledPage(self._file, level.pages[0], lock) for level in levels]  # type: ignore[arg-type]
-        self.size = (self._pages[0].width, self._pages[0].height)
-        colormap = (np.asarray(self._file.pages.first.colormap).T // 257).astype(np.uint8)
-        self.colours = [tuple(int(value) for value in colour) for colour in colormap[: len(self.names)]]
-        self._palette = colormap
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    size: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    epochs: int = 0
+    has_heat: bool = False
 
-    def tile(self, level: int, column: int, row: int, shown: Sequence[bool]) -> bytes:
-        """One tile with the tissues that are shown.
+    def tile(self, level: int, column: int, row: int, look: Look) -> bytes:
+        """One tile.
 
         Raises:
-            IndexError: if there is none.
+            IndexError: if there is none, or no such tissue or epoch.
             DataError: if the file is damaged there.
         """
-        left, top, width, height, factor = _tile(self.size, level, column, row)
-        # of the pyramid's levels, each half of the one before, the one of this size or the coarsest
-        source = min(int(math.log2(factor)), len(self._pages) - 1)
-        page, ratio = self._pages[source], factor // 2**source
-        right, bottom = min((left + width) * ratio, page.width), min((top + height) * ratio, page.height)
-        try:
-            found = page.read(left * ratio, top * ratio, right - left * ratio, bottom - top * ratio)[
-                ::ratio, ::ratio, 0
-            ]
-        except Exception as error:
-            raise DataError(f"{self.path}: is damaged ({str(error).rstrip('.')}). Make it again.") from None
-        alpha = np.zeros(256, np.uint8)
-        alpha[np.flatnonzero(shown[: len(self.names)])] = 255
-        # what is not seen is black, too: some ways of drawing add its colour
-        palette = np.where(alpha[:, None] > 0, self._palette, 0).astype(np.uint8)
-        picture = Image.frombytes("P", (found.shape[1], found.shape[0]), np.ascontiguousarray(found).tobytes())
-        picture.putpalette(palette.tobytes())
-        content = io.BytesIO()
-        picture.save(content, format="PNG", transparency=alpha.tobytes(), compress_level=1)
-        return content.getvalue()
+        box = tile_box(self.size, level, column, row)
+        if look.epoch is not None and not 0 <= look.epoch < max(1, self.epochs):
+            raise IndexError(look.epoch)
+        if look.heat is not None:
+            if not self.has_heat or not 0 <= look.heat < len(self.names):
+                raise IndexError(look.heat)
+            return _png(self.probabilities(box, look.heat, look.epoch), *_heat_palette())
+        shown = look.shown[: len(self.names)] + (True,) * (len(self.names) - len(look.shown))
+        palette, alpha = np.zeros((256, 3), np.uint8), np.zeros(256, np.uint8)
+        for index in np.flatnonzero(shown):
+            # what is not seen is black, too: some ways of drawing add its colour
+            palette[index], alpha[index] = self.colours[index], 255
+        return _png(self.classes(box, look.epoch), palette, alpha)
+
+    @abstractmethod
+    def classes(self, box: Box, epoch: int | None) -> np.ndarray:
+        """Tissue indices in a box, uint8 [height, width]; larger than any index where there is none."""
+
+    @abstractmethod
+    def probabilities(self, box: Box, tissue: int, epoch: int | None) -> np.ndarray:
+        """Probabilities of a tissue in a box, uint8 [height, width] in 1/255."""
+
+    @abstractmethod
+    def shares(self, epoch: int | None) -> list[dict[str, float]]:
+        """Of each tissue `share`, 0..1 of all tissue, and `area_mm2` where it is known; empty if nothing is known.
+
+        Raises:
+            DataError: if a file is damaged.
+        """
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+        """Let go of files."""
+
+
+def heat_colours() -> np.ndarray:
+    """Colours of the probabilities 0, 1/255, … 1: RGB uint8 [256, 3]; apart from those of H&E, and lighter is more."""
+    return _heat_palette()[0]
+
+
+@cache
+def _heat_palette() -> tuple[np.ndarray, np.ndarray]:
+    from matplotlib import colormaps
+
+    colours = np.asarray(colormaps["viridis"](np.arange(256), bytes=True))[:, :3].astype(np.uint8)
+    # what is next to impossible lets the tissue below be seen
+    alpha = np.clip(np.arange(256) * 4, 0, 255).astype(np.uint8)
+    return colours, alpha
+
+
+def _png(indices: np.ndarray, palette: np.ndarray, alpha: np.ndarray) -> bytes:
+    picture = Image.frombytes("P", (indices.shape[1], indices.shape[0]), np.ascontiguousarray(indices).tobytes())
+    picture.putpalette(palette.tobytes())
+    content = io.BytesIO()
+    picture.save(content, format="PNG", transparency=alpha.tobytes(), compress_level=1)
+    return content.getvalue()

@@ -1,207 +1,226 @@
-"""What is looked at: slides, each with the maps that there are of it."""
+"""What there is to look at: slides and patches, each with the layers of tissue that there are of it."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from patch2tissue.data.layouts import image_files, image_folder, mask_files
 from patch2tissue.errors import DataError
-from patch2tissue.slides.opening import find_slides, open_slide
+from patch2tissue.slides.opening import SLIDE_EXTENSIONS, find_slides
 from patch2tissue.slides.slide import slide_name
-from patch2tissue.viewer.layers import MapLayer, SlideLayer
+from patch2tissue.viewer.runs import ViewedRun
+from patch2tissue.viewer.slide_layers import MAP_FORMS
 
-_OPEN = 8
-_TILES = 2048
+Group = Literal["slide", "training", "test", "picture"]
+"""`training` and `test`: patches of a run; `picture`: images that belong to none."""
+
+Kind = Literal["map", "pseudo_label", "network", "attention", "epoch_attention", "mask"]
+"""`map`: what a prediction wrote; `mask`: drawn by hand; see `ViewedRun` for the others."""
+
+
+@dataclass(frozen=True)
+class LayerSource:
+    """Where a layer comes from.
+
+    Attributes:
+        origin: name of the run or folder.
+        kind: see `Kind`.
+        path: the file, or the run folder.
+    """
+
+    origin: str
+    kind: Kind
+    path: Path
 
 
 @dataclass
 class Scene:
-    """A slide and its maps.
+    """A slide or a patch.
 
     Attributes:
-        name: of the slide.
+        name: as users know it; no other scene has it.
         path: its file.
-        um_per_pixel: of its full size if a user told, else None.
-        maps: files of its tissue maps, one per folder of results, in the order these were named.
+        group: see `Group`.
+        um_per_pixel: of its full size if a user or the tissue set told, else None.
+        layers: those that files of results bring; see also `runs`.
+        runs: runs that know this patch.
+        mask: mask drawn by hand, None if there is none.
     """
 
     name: str
     path: Path
+    group: Group = "slide"
     um_per_pixel: float | None = None
-    maps: list[Path] = field(default_factory=list)
+    layers: list[LayerSource] = field(default_factory=list)
+    runs: list[ViewedRun] = field(default_factory=list)
+    mask: Path | None = None
+
+    def sources(self) -> list[LayerSource]:
+        """All layers; what runs know is looked up now."""
+        found = list(self.layers)
+        for run in self.runs:
+            label = run.pseudo_label(self.path) if self.group == "training" else None
+            attended = self.group == "training" and run.has_attention(self.path)
+            kinds: list[tuple[Kind, Path | None]] = [
+                ("network", run.run.path if run.has_network else None),
+                ("pseudo_label", label),
+                ("attention", run.run.path if attended else None),
+                ("epoch_attention", run.run.path if attended and run.has_epochs else None),
+            ]
+            found += [LayerSource(run.name, kind, path) for kind, path in kinds if path is not None]
+        if self.mask is not None:
+            found.append(LayerSource("data", "mask", self.mask))
+        return found
 
 
-def find_scenes(inputs: Sequence[Path | str], maps: Sequence[Path] = (), mpp: float | None = None) -> list[Scene]:
-    """Slides and their maps.
+@dataclass
+class _Found:
+    """Scenes by file, in the order in which they were named."""
+
+    by_file: dict[Path, Scene] = field(default_factory=dict)
+
+    def add(self, scene: Scene) -> Scene:
+        """The scene of a file; what is new about it is added to what is known."""
+        known = self.by_file.setdefault(scene.path.absolute(), scene)
+        if known is not scene:
+            known.layers += [layer for layer in scene.layers if layer not in known.layers]
+            known.runs += [run for run in scene.runs if run not in known.runs]
+            known.mask = known.mask or scene.mask
+            known.um_per_pixel = known.um_per_pixel or scene.um_per_pixel
+        return known
+
+
+def find_scenes(
+    inputs: Sequence[Path | str],
+    maps: Sequence[Path] = (),
+    mpp: float | None = None,
+    runs: dict[Path, ViewedRun] | None = None,
+) -> list[Scene]:
+    """Slides and patches with their layers.
 
     Args:
-        inputs: slides (files, folders, patterns, lists), folders that `slide predict` wrote, and runs with `slides/`.
-        maps: further folders of results in which to look for maps of these slides.
+        inputs: slides and pictures (files, folders, patterns, lists), folders that `slide predict` wrote, and runs.
+        maps: further folders of results in which to look for maps of these slides and pictures.
         mpp: µm per pixel of the slides' full size, where they do not tell.
+        runs: gets the runs among the inputs, by folder.
 
     Raises:
-        DataError: if an input is nothing of that, or there is no slide.
+        DataError: if an input is nothing of that, or there is nothing to look at.
     """
-    scenes: dict[str, Scene] = {}
-    slides: list[Path | str] = []
-    folders = list(map(Path, maps))
+    found = _Found()
+    opened: dict[Path, ViewedRun] = {} if runs is None else runs
+    others: list[Path | str] = []
     for item in inputs:
-        results = _results(Path(item))
-        if results is None:
-            slides.append(item)
+        path = Path(item)
+        if (path / "config.yaml").is_file():
+            opened.setdefault(path.resolve(), ViewedRun(path))
+        elif path.is_dir() and any(path.glob("work/*/state.json")):
+            for scene in _results(path, _origin(path)):
+                found.add(scene)
         else:
-            for scene in results:
-                scenes.setdefault(scene.name, scene).maps.extend(
-                    path for path in scene.maps if path not in scenes[scene.name].maps
-                )
-    for file in find_slides(slides, mpp) if slides else []:
-        name = slide_name(file.path)
-        scenes.setdefault(name, Scene(name, file.path, file.um_per_pixel))
-    for folder in folders:
-        if not folder.is_dir():
+            others.append(item)
+    _name_runs(opened.values())
+    for run in opened.values():
+        for scene in _scenes_of(run):
+            found.add(scene)
+    for scene in _named(others, mpp):
+        found.add(scene)
+    scenes = list(found.by_file.values())
+    for folder in maps:
+        if not Path(folder).is_dir():
             raise DataError(f"{folder}: there is no such folder of maps.")
-        for scene in scenes.values():
-            found = _map_in(folder, scene.name)
-            if found is not None and found not in scene.maps:
-                scene.maps.append(found)
+        for scene in scenes:
+            path_of = _map_in(Path(folder), scene)
+            if path_of is not None:
+                found.add(Scene(scene.name, scene.path, layers=[LayerSource(_origin(Path(folder)), "map", path_of)]))
     if not scenes:
-        raise DataError("There is no slide to look at. Name slides, or a folder that `slide predict` wrote.")
-    return list(scenes.values())
+        raise DataError("There is nothing to look at. Name slides, a run, or a folder that `slide predict` wrote.")
+    _give_names(scenes)
+    return scenes
 
 
-def _results(path: Path) -> list[Scene] | None:
-    """The slides of a folder of results or a run; None if it is none."""
-    folder = path / "slides" if (path / "config.yaml").is_file() else path
-    states = sorted(folder.glob("work/*/state.json")) if folder.is_dir() else []
-    if not states:
-        if folder != path:
-            raise DataError(
-                f"{path}: is a run that has not predicted slides into {folder}. Predict some with `patch2tissue slide "
-                "predict`, or name the folder of maps with --maps and the slides."
-            )
-        return None
+def _origin(folder: Path) -> str:
+    """What a folder of results is called; that of a run has the run's name."""
+    place = folder.resolve()
+    return place.parent.name if place.name == "slides" and (place.parent / "config.yaml").is_file() else place.name
+
+
+def _name_runs(runs: Iterable[ViewedRun]) -> None:
+    """Tell runs of the same name apart by the folder they lie in."""
+    places = {run: run.run.path.resolve() for run in runs}
+    twice = {name for name, count in Counter(place.name for place in places.values()).items() if count > 1}
+    for run, place in places.items():
+        if place.name in twice:
+            run.name = f"{place.parent.name}/{place.name}"
+
+
+def _give_names(scenes: Sequence[Scene]) -> None:
+    """Make names differ: a link holds them."""
+    for form in ("{scene.group}: {scene.name}", "{scene.path}"):
+        counts = Counter(scene.name for scene in scenes)
+        for scene in scenes:
+            if counts[scene.name] > 1:
+                scene.name = form.format(scene=scene)
+
+
+def _scenes_of(run: ViewedRun) -> list[Scene]:
+    """The slides that a run predicted into its folder, and its patches."""
+    slides = _results(run.run.path / "slides", run.name)
+    try:
+        groups = run.patches()
+    except DataError:
+        if slides:
+            return slides  # the slides are what somebody else was sent, without the patches
+        raise
+    scale = run.tissues.um_per_pixel
+    groups_of: tuple[Literal["training", "test"], ...] = ("training", "test")
+    return slides + [
+        Scene(patch.name, patch.path, group, scale, runs=[run], mask=patch.mask)
+        for group in groups_of
+        for patch in groups[group]
+    ]
+
+
+def _results(folder: Path, origin: str) -> list[Scene]:
+    """The slides of a folder of results."""
     scenes = []
-    for state in states:
+    for state in sorted(folder.glob("work/*/state.json")):
         try:
             result = json.loads(state.read_text(encoding="utf-8"))["result"]
             slide = Path(result["slide"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a slide that is not done
-        found = _map_in(folder, state.parent.name)
+        scene = Scene(state.parent.name, slide)
+        found = _map_in(folder, scene)
         if found is not None:
-            scenes.append(Scene(state.parent.name, slide, maps=[found]))
+            scene.layers.append(LayerSource(origin, "map", found))
+            scenes.append(scene)
     return scenes
 
 
-def _map_in(folder: Path, name: str) -> Path | None:
-    files = (folder / f"{name}_classes{ending}" for ending in (".tif", ".ome.tif"))
-    return next((path for path in files if path.is_file()), None)
+def _named(inputs: Sequence[Path | str], mpp: float | None) -> list[Scene]:
+    """Slides, and pictures of folders that hold no slides."""
+    scenes = []
+    for item in inputs:
+        folder = Path(item)
+        files = image_files(image_folder(folder)) if folder.is_dir() else []
+        if files and not any(file.suffix.lower() in SLIDE_EXTENSIONS for file in files):
+            masks = mask_files(folder)
+            scenes += [Scene(file.stem, file, "picture", mpp, mask=masks.get(file.stem)) for file in files]
+        else:
+            scenes += [
+                Scene(slide_name(one.path), one.path, "slide", one.um_per_pixel) for one in find_slides([item], mpp)
+            ]
+    return scenes
 
 
-class Viewer:
-    """The scenes of one call, with the files that are being looked at kept open. May be used by several threads.
-
-    Args:
-        scenes: what there is.
-    """
-
-    def __init__(self, scenes: Sequence[Scene]) -> None:
-        self.scenes = list(scenes)
-        self._lock = threading.Lock()
-        self._slides: OrderedDict[int, SlideLayer] = OrderedDict()
-        self._maps: OrderedDict[Path, MapLayer] = OrderedDict()
-        # tiles that were sent lately, some 20 kB each: several people look at the same places
-        self.slide_tile = lru_cache(_TILES)(self._slide_tile)
-        self.map_tile = lru_cache(_TILES)(self._map_tile)
-
-    def _slide_tile(self, number: int, level: int, column: int, row: int) -> bytes:
-        """See `SlideLayer.tile`."""
-        return self.slide(number).tile(level, column, row)
-
-    def _map_tile(self, number: int, index: int, level: int, column: int, row: int, shown: tuple[bool, ...]) -> bytes:
-        """See `MapLayer.tile`."""
-        return self.map(number, index).tile(level, column, row, shown)
-
-    def describe(self, number: int) -> dict[str, Any]:
-        """What the page needs to know of a scene.
-
-        Raises:
-            IndexError: if there is none.
-            DataError: if its slide or a map cannot be read.
-        """
-        scene, slide = self._scene(number), self.slide(number).slide
-        resolution = slide.resolution
-        return {
-            "name": scene.name,
-            "width": slide.size[0],
-            "height": slide.size[1],
-            "um_per_pixel": None if resolution is None else [resolution.x, resolution.y],
-            "maps": [self._describe_map(number, index) for index in range(len(scene.maps))],
-        }
-
-    def _describe_map(self, number: int, index: int) -> dict[str, Any]:
-        layer, path = self.map(number, index), self._scene(number).maps[index]
-        areas = _areas(path, self._scene(number).name)
-        tissues = [
-            {"name": name, "colour": list(colour), **areas.get(name, {})}
-            for name, colour in zip(layer.names, layer.colours, strict=True)
-        ]
-        size = {"width": layer.size[0], "height": layer.size[1], "scale": list(layer.scale)}
-        return {"from": path.resolve().parent.name, **size, "tissues": tissues}
-
-    def slide(self, number: int) -> SlideLayer:
-        """A scene's slide; see `describe` for errors."""
-        scene = self._scene(number)
-        with self._lock:
-            if number not in self._slides:
-                slide = open_slide(scene.path, scene.um_per_pixel, needs_resolution=False)
-                self._slides[number] = SlideLayer(slide)
-                if len(self._slides) > _OPEN:
-                    # not closed: somebody may be reading it; it goes with its last reader
-                    self._slides.popitem(last=False)
-            self._slides.move_to_end(number)
-            return self._slides[number]
-
-    def map(self, number: int, index: int) -> MapLayer:
-        """A map of a scene; see `describe` for errors."""
-        maps = self._scene(number).maps
-        if not 0 <= index < len(maps):
-            raise IndexError(index)
-        path = maps[index]
-        with self._lock:
-            if path not in self._maps:
-                self._maps[path] = MapLayer(path)
-                if len(self._maps) > 2 * _OPEN:
-                    self._maps.popitem(last=False)
-            self._maps.move_to_end(path)
-            return self._maps[path]
-
-    def _scene(self, number: int) -> Scene:
-        if not 0 <= number < len(self.scenes):
-            raise IndexError(number)
-        return self.scenes[number]
-
-    def close(self) -> None:
-        """Close what is open."""
-        with self._lock:
-            for layer in self._slides.values():
-                layer.slide.close()
-            for map_layer in self._maps.values():
-                map_layer.close()
-            self._slides.clear()
-            self._maps.clear()
-
-
-def _areas(path: Path, name: str) -> dict[str, dict[str, float]]:
-    """Areas that were written beside a map, by tissue; nothing where there are none."""
-    try:
-        plain = json.loads((path.parent / f"{name}_areas.json").read_text(encoding="utf-8"))["tissues"]
-        return {of: {"area_mm2": float(one["area_mm2"]), "share": float(one["share"])} for of, one in plain.items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+def _map_in(folder: Path, scene: Scene) -> Path | None:
+    """A scene's map in a folder of results."""
+    stem = scene.path.stem
+    names = [*(f"{slide_name(scene.path)}{ending}" for ending in MAP_FORMS), f"{stem}_mask.png"]
+    return next((folder / name for name in names if (folder / name).is_file()), None)

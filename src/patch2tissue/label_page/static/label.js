@@ -35,7 +35,11 @@ async function fill() {
     .then(({ patches }) => {
       if (visit !== state.visit) return;
       const known = new Set(state.queue.map((patch) => patch.index));
-      state.queue.push(...patches.filter((patch) => !known.has(patch.index)));
+      const fresh = patches.filter((patch) => !known.has(patch.index));
+      // flagged ones come next, but not in place of what is being looked at
+      const looked = visible().length;
+      state.queue.push(...fresh.filter((patch) => patch.chosen !== "flagged"));
+      state.queue.splice(looked, 0, ...fresh.filter((patch) => patch.chosen === "flagged"));
       state.ended = patches.length === 0;
       if (patches.some((patch) => patch.context)) $("context").hidden = false;
       load();
@@ -103,12 +107,25 @@ function pictureOf(patch) {
 
 function single(patch) {
   const figure = element("figure", {}, pictureOf(patch));
+  if (patch.flag && !patch.broken) figure.append(ring(patch));
   figure.dataset.index = patch.index;
   if (state.context && patch.context) {
     const around = element("img", { src: `patches/${patch.index}/context`, alt: `patch ${patch.name} and what is around it` });
     figure.replaceChildren(around, element("div", { className: "frame" }));
   }
   return figure;
+}
+
+// Where somebody clicked who found a tissue map wrong.
+function ring(patch) {
+  const made = element("div", { className: "ring", title: "a tissue map is said to be wrong here" });
+  // the picture lies in the middle of a square
+  const { naturalWidth: width, naturalHeight: height } = state.pictures.get(patch.index);
+  const longer = Math.max(width, height) || 1;
+  const [x, y] = [[patch.flag[0], width], [patch.flag[1], height]].map(([share, side]) => 50 + 100 * (share - 0.5) * (side / longer || 1));
+  made.style.left = `${x}%`;
+  made.style.top = `${y}%`;
+  return made;
 }
 
 function cell(patch, place) {
@@ -130,7 +147,10 @@ function showTissues() {
     button.querySelector(".share").textContent = share === undefined ? "" : `${Math.round(100 * share)}%`;
   });
   for (const id of ["next", "unsure", "discard"]) $(id).disabled = !patch;
-  const why = { model: "The model is unsure of this one.", random: "Drawn at random, to judge the model by." };
+  const why = {
+    model: "The model is unsure of this one.", random: "Drawn at random, to judge the model by.",
+    flagged: "Somebody found a tissue map wrong here, at the ring.",
+  };
   $("why").textContent = why[patch?.chosen] ?? "";
 }
 
@@ -418,7 +438,15 @@ try {
   const named = new URLSearchParams(location.search).get("annotator") || kept("annotator");
   if (named) await begin(named);
   else askWho();
-  setInterval(() => { if (state.annotator && !document.hidden) look(); }, SLOW);
+  setInterval(() => {
+    if (!state.annotator || document.hidden) return;
+    look();
+    if (state.ended && state.queue.length === 0) {
+      // somebody may have flagged one since
+      state.ended = false;
+      fill();
+    }
+  }, SLOW);
 } catch (error) {
   notice(`The page could not start: ${error.message}`);
 }

@@ -1,173 +1,206 @@
-// The viewer: slides by deep zoom (OpenSeadragon), with tissue maps on top. What is seen is in the address after #.
+// The viewer: slides and patches with layers of tissue on top. What is seen is in the address after #.
 
 import { $, ask, element, notice, switchTheme } from "../shared/page.js";
+import { GROUPS, Gallery } from "./gallery.js";
+import { Pane } from "./pane.js";
 
-const state = { scenes: [], tile: 256, number: 0, scene: null, map: 0, on: true, opacity: 0.5, hidden: new Set(), beside: false };
+const KINDS = {
+  map: "tissue map", network: "network", pseudo_label: "pseudo label", attention: "attention, accumulated",
+  epoch_attention: "attention of the epoch", mask: "mask drawn by hand",
+};
+const STEP = 700; // ms an epoch is shown while they are played
+
+const state = {
+  scenes: [], tile: 256, number: 0, scene: null, layer: 0, other: 0, on: true, opacity: 0.5, hidden: new Set(),
+  beside: false, heat: "", epoch: null, marking: false, playing: null, gallery: null,
+};
 let panes = [];
+let wanted = new URLSearchParams(location.hash.slice(1)); // what a link asks for, until it is there
 
-// --- one picture ------------------------------------------------------------------------------------------------------
+// --- layers -----------------------------------------------------------------------------------------------------------
 
-class Pane {
-  constructor(map) {
-    this.map = map;
-    this.layer = null;
-    this.made = 0;
-    this.ready = false;
-    this.canvas = element("div", { className: "canvas" });
-    this.scale = element("div", { className: "scale" }, element("span"), element("i"));
-    this.from = element("div", { className: "from", hidden: true });
-    this.place = element("div", { className: "pane" }, this.canvas, this.from, this.scale);
-    $("panes").append(this.place);
-    this.viewer = OpenSeadragon({
-      element: this.canvas, drawer: "canvas", showNavigationControl: false, animationTime: 0.4, maxZoomPixelRatio: 8,
-      gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, imageLoaderLimit: 8,
-      tileSources: source(state.scene, `scenes/${state.number}/slide`, ""),
-    });
-    this.viewer.addHandler("open-failed", () => notice("The slide could not be opened."));
-    this.viewer.addHandler("open", () => {
-      this.drawMap();
-      if (this === panes[0]) restore();
-      this.ready = true;
-      // whichever was ready first shows the others where to look
-      const leader = panes.find((pane) => pane !== this && pane.ready);
-      if (leader) follow(this === panes[0] ? this : leader);
-      this.drawScale();
-    });
-    this.viewer.addHandler("update-viewport", () => this.drawScale());
-    this.viewer.addHandler("viewport-change", () => follow(this));
-    this.viewer.addHandler("animation-finish", () => { if (this === panes[0]) remember(); });
-    this.viewer.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; });
-  }
+const key = (layer) => `${layer.from}/${layer.kind}`;
+const title = (layer) => `${layer.from}: ${KINDS[layer.kind]}`;
+const current = () => state.scene?.layers[state.layer];
+const shown = () => (state.beside ? [state.layer, state.other] : [state.layer]).map((k) => state.scene.layers[k]);
+const epochs = () => Math.max(0, ...shown().map((layer) => layer?.epochs ?? 0));
 
-  // Put the map with the tissues that are shown on the slide; the one before goes when the new one is there.
-  drawMap() {
-    const about = state.scene.maps[this.map];
-    const before = this.layer;
-    this.layer = null;
-    const turn = ++this.made;
-    const remove = () => { if (before) this.viewer.world.removeItem(before); };
-    this.from.hidden = panes.length < 2 || !about;
-    this.from.textContent = about?.from ?? "";
-    if (!about || !state.on) return remove();
-    const shown = about.tissues.map((tissue) => (state.hidden.has(tissue.name) ? "0" : "1")).join("");
-    this.viewer.addTiledImage({
-      tileSource: source(about, `scenes/${state.number}/maps/${this.map}`, `?shown=${shown}`),
-      x: 0, y: 0, width: (about.width * about.scale[0]) / state.scene.width, opacity: state.opacity,
-      success: ({ item }) => {
-        if (turn !== this.made) return this.viewer.world.removeItem(item);
-        this.layer = item;
-        item.setOpacity(state.opacity);
-        remove();
-      },
-      error: ({ message }) => notice(`The map could not be drawn: ${message}`),
-    });
-  }
-
-  drawScale() {
-    const um = state.scene.um_per_pixel?.[0];
-    this.scale.hidden = !um;
-    const image = this.viewer.world.getItemAt(0);
-    if (!um || !image) return;
-    const perPixel = um / image.viewportToImageZoom(this.viewer.viewport.getZoom(true)); // µm per pixel of the screen
-    const longest = 160 * perPixel;
-    const power = 10 ** Math.floor(Math.log10(longest));
-    const length = power * (longest >= 5 * power ? 5 : longest >= 2 * power ? 2 : 1);
-    this.scale.firstChild.textContent = length >= 1000 ? `${length / 1000} mm` : `${Number(length.toPrecision(3))} µm`;
-    this.scale.lastChild.style.width = `${length / perPixel}px`;
-    this.scale.dataset.um = length;
-  }
-
-  close() {
-    this.viewer.destroy();
-    this.place.remove();
-  }
+// Which layer a link or the scene before means; the first if there is no such one.
+function find(name, otherwise = 0) {
+  const found = state.scene.layers.findIndex((layer) => key(layer) === name);
+  return found >= 0 ? found : otherwise;
 }
 
-function source(about, path, query) {
-  return {
-    width: about.width, height: about.height, tileSize: state.tile, tileOverlap: 0, minLevel: 0, maxLevel: about.deepest,
-    getTileUrl: (level, x, y) => `${path}/${level}/${x}_${y}${query}`,
-  };
+// What to lay beside a layer: the same of another run, else the next one.
+function counterpart() {
+  const { layers } = state.scene;
+  const same = layers.findIndex((layer) => layer.kind === current()?.kind && layer.from !== current().from);
+  return same >= 0 ? same : (state.layer + 1) % Math.max(1, layers.length);
 }
+
+function query(layer) {
+  const wants = new URLSearchParams();
+  const heat = layer.heat ? layer.tissues.findIndex((tissue) => tissue.name === state.heat) : -1;
+  if (heat >= 0) wants.set("heat", heat);
+  else wants.set("shown", layer.tissues.map((tissue) => (state.hidden.has(tissue.name) ? "0" : "1")).join(""));
+  if (layer.epochs && state.epoch !== null) wants.set("epoch", Math.min(state.epoch, layer.epochs - 1));
+  return `?${wants}`;
+}
+
+function draw() {
+  const layers = shown();
+  panes.forEach((pane, k) => {
+    if (!pane.ready) return;
+    const layer = state.on ? layers[k] : undefined;
+    pane.setOpacity(state.opacity);
+    pane.draw(layer, layer ? query(layer) : "", panes.length > 1 && layers[k] ? title(layers[k]) : "");
+  });
+}
+
+const on = {
+  opened(pane) {
+    if (pane === panes[0]) restore();
+    // whichever was ready first shows the others where to look
+    const leader = panes.find((other) => other !== pane && other.ready);
+    if (leader) follow(pane === panes[0] ? pane : leader);
+    draw();
+    pane.drawMarks(state.scene.wrong?.marks ?? []);
+  },
+  moved: (pane) => follow(pane),
+  rested: (pane) => { if (pane === panes[0]) remember(); },
+  clicked: (pane, x, y) => { if (state.marking) mark(x, y); },
+  failed: notice,
+};
 
 let following = false;
 function follow(leader) {
   if (following || !leader.ready) return;
   following = true;
-  for (const pane of panes) {
-    if (pane === leader || !pane.ready) continue;
-    pane.viewer.viewport.zoomTo(leader.viewer.viewport.getZoom(), undefined, true);
-    pane.viewer.viewport.panTo(leader.viewer.viewport.getCenter(), true);
-  }
+  for (const pane of panes) if (pane !== leader && pane.ready) pane.follow(leader);
   following = false;
 }
 
 // --- where ------------------------------------------------------------------------------------------------------------
 
-// Middle in pixels of the slide, and pixels of the screen per pixel of the slide.
-function position() {
-  const { viewport, world } = panes[0].viewer;
-  const image = world.getItemAt(0);
-  const middle = image.viewportToImageCoordinates(viewport.getCenter());
-  return { x: Math.round(middle.x), y: Math.round(middle.y), zoom: Number(image.viewportToImageZoom(viewport.getZoom()).toPrecision(4)) };
-}
-
 function remember() {
-  if (!panes[0]?.viewer.isOpen()) return;
-  const { x, y, zoom } = position();
-  const where = new URLSearchParams({ slide: state.scene.name, x, y, zoom, opacity: Math.round(100 * state.opacity) });
-  if (state.map) where.set("map", state.map);
+  if (!panes[0]?.ready) return;
+  const { x, y, zoom } = panes[0].position();
+  const where = new URLSearchParams({
+    slide: state.scene.name, x: Math.round(x), y: Math.round(y), zoom, opacity: Math.round(100 * state.opacity),
+  });
+  if (state.layer) where.set("layer", key(current()));
   if (!state.on) where.set("off", "1");
-  if (state.beside) where.set("beside", "1");
+  if (state.beside) where.set("beside", key(state.scene.layers[state.other]));
   if (state.hidden.size) where.set("hidden", [...state.hidden].join("|"));
+  if (state.heat) where.set("heat", state.heat);
+  if (state.epoch !== null) where.set("epoch", state.epoch + 1);
   history.replaceState(null, "", `#${where}`);
   const um = state.scene.um_per_pixel;
-  $("place").textContent = `x ${x.toLocaleString()}, y ${y.toLocaleString()} px` + (um ? ` (${((x * um[0]) / 1000).toFixed(2)}, ${((y * um[1]) / 1000).toFixed(2)} mm)` : "");
+  const mm = um && state.scene.group === "slide";
+  $("place").textContent = `x ${Math.round(x).toLocaleString()}, y ${Math.round(y).toLocaleString()} px`
+    + (mm ? ` (${((x * um[0]) / 1000).toFixed(2)}, ${((y * um[1]) / 1000).toFixed(2)} mm)` : "");
 }
 
-let wanted = new URLSearchParams(location.hash.slice(1));
 function restore() {
   const [x, y, zoom] = ["x", "y", "zoom"].map((name) => Number.parseFloat(wanted.get(name)));
   wanted = new URLSearchParams();
-  if ([x, y, zoom].every(Number.isFinite) && zoom > 0) {
-    const { viewport, world } = panes[0].viewer;
-    const image = world.getItemAt(0);
-    viewport.zoomTo(image.imageToViewportZoom(zoom), undefined, true);
-    viewport.panTo(image.imageToViewportCoordinates(x, y), true);
-  }
+  if ([x, y, zoom].every(Number.isFinite) && zoom > 0) panes[0].goTo(x, y, zoom);
   remember();
 }
 
 // --- panel ------------------------------------------------------------------------------------------------------------
 
+const option = (value, text, selected) => element("option", { value, textContent: text, selected });
+const press = (button, pressed) => $(button).setAttribute("aria-pressed", String(pressed));
+
 function showPanel() {
-  const about = state.scene.maps[state.map];
-  $("layer").hidden = !about;
-  $("without").hidden = Boolean(about);
-  $("beside").hidden = state.scene.maps.length < 2;
-  $("beside").setAttribute("aria-pressed", String(state.beside));
-  const several = state.scene.maps.length > 1;
-  $("which").hidden = $("which-label").hidden = !several;
-  $("which").replaceChildren(...state.scene.maps.map((map, k) => element("option", { value: k, textContent: map.from, selected: k === state.map })));
+  const layer = current();
+  const { layers, wrong } = state.scene;
+  $("layer").hidden = !layer;
+  $("without").hidden = Boolean(layer);
+  $("beside").hidden = layers.length < 2;
+  press("beside", state.beside);
+  $("wrong").disabled = !wrong;
+  $("wrong").title = wrong ? "" : "Only of training patches, and of slides whose data folder is known (--label-into)";
+  showMarks();
+  if (!layer) return;
+  const choices = (selected) => layers.map((one, k) => option(k, title(one), k === selected));
+  $("which").replaceChildren(...choices(state.layer));
+  $("which-label").hidden = layers.length < 2;
+  $("other").replaceChildren(...choices(state.other));
+  $("other-label").hidden = !state.beside;
   $("map").checked = state.on;
   $("opacity").value = 100 * state.opacity;
   $("opacity-told").textContent = `${Math.round(100 * state.opacity)}%`;
-  if (!about) return;
-  $("tissues").replaceChildren(...about.tissues.map((tissue, k) => {
+  showEpoch();
+  showHeat();
+  showTissues(layer);
+}
+
+function showEpoch() {
+  const count = epochs();
+  $("epochs").hidden = !count;
+  if (!count) return stop();
+  const epoch = Math.min(state.epoch ?? count - 1, count - 1);
+  Object.assign($("epoch"), { max: count, value: epoch + 1 });
+  $("epoch-told").textContent = `${epoch + 1} of ${count}`;
+}
+
+function showHeat() {
+  const able = shown().find((layer) => layer?.heat);
+  $("heat-label").hidden = !able;
+  if (!able) {
+    $("heat-legend").hidden = true;
+    $("tissues").hidden = $("tissues-title").hidden = false;
+    return;
+  }
+  const what = able.kind.includes("attention") ? "attention" : "probability";
+  $("heat").replaceChildren(option("", "tissues", !state.heat),
+    ...able.tissues.map((tissue) => option(tissue.name, `${what} of ${tissue.name}`, tissue.name === state.heat)));
+  const hot = Boolean(state.heat);
+  $("heat-legend").hidden = !hot;
+  $("heat-what").textContent = hot ? `${what} of ${state.heat}` : "";
+  $("tissues").hidden = $("tissues-title").hidden = hot && shown().every((layer) => layer?.heat);
+}
+
+function showTissues(layer) {
+  $("tissues").replaceChildren(...layer.tissues.map((tissue, k) => {
     const box = element("input", { type: "checkbox", checked: !state.hidden.has(tissue.name) });
     box.addEventListener("change", () => toggle(tissue.name));
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = `rgb(${tissue.colour.join(",")})`;
-    const area = tissue.area_mm2 === undefined ? "" : `${tissue.area_mm2.toFixed(2)} mm² · ${Math.round(100 * tissue.share)}%`;
-    return element("label", {}, box, swatch, tissue.name, ...(k < 9 ? [element("kbd", { textContent: k + 1 })] : []), element("span", { className: "area", textContent: area }));
+    return element("label", {}, box, swatch, tissue.name, ...(k < 9 ? [element("kbd", { textContent: k + 1 })] : []), element("span", { className: "area" }));
   }));
-  const total = about.tissues.reduce((sum, tissue) => sum + (tissue.area_mm2 ?? 0), 0);
-  $("total").textContent = total ? `${total.toFixed(2)} mm² of tissue` : "";
+  showShares(layer);
+}
+
+const area = (mm2) => (mm2 >= 0.01 ? `${mm2.toFixed(2)} mm²` : `${Math.round(1e6 * mm2).toLocaleString()} µm²`);
+
+// Areas of the first layer's tissues; a network's come when it has drawn.
+let asking = 0;
+async function showShares(layer) {
+  const turn = ++asking;
+  const wants = layer.epochs && state.epoch !== null ? `?epoch=${Math.min(state.epoch, layer.epochs - 1)}` : "";
+  $("total").textContent = layer.kind === "network" ? "The network is drawing …" : "";
+  try {
+    const { tissues } = await ask(`api/scenes/${state.number}/layers/${layer.index}/shares${wants}`);
+    if (turn !== asking) return;
+    const cells = $("tissues").querySelectorAll(".area");
+    tissues.forEach(({ share, area_mm2: mm2 }, k) => {
+      cells[k].textContent = `${mm2 === undefined ? "" : `${area(mm2)} · `}${Math.round(100 * share)}%`;
+    });
+    const total = tissues.reduce((sum, tissue) => sum + (tissue.area_mm2 ?? 0), 0);
+    $("total").textContent = total ? `${area(total)} of tissue` : "";
+  } catch (error) {
+    if (turn !== asking) return;
+    $("total").textContent = "";
+    notice(error.message);
+  }
 }
 
 function redraw() {
   showPanel();
-  for (const pane of panes) pane.drawMap();
+  draw();
   remember();
 }
 
@@ -179,40 +212,145 @@ function toggle(name) {
 function setOpacity(value) {
   state.opacity = Math.max(0, Math.min(1, value));
   $("opacity-told").textContent = `${Math.round(100 * state.opacity)}%`;
-  for (const pane of panes) pane.layer?.setOpacity(state.opacity);
+  for (const pane of panes) pane.setOpacity(state.opacity);
 }
 
-// --- slides -----------------------------------------------------------------------------------------------------------
+function setEpoch(epoch) {
+  const count = epochs();
+  if (!count) return;
+  state.epoch = Math.max(0, Math.min(count - 1, epoch));
+  showEpoch();
+  draw();
+  remember();
+  if (current()?.epochs) showShares(current());
+}
+
+const stepEpoch = (by) => setEpoch((state.epoch ?? epochs() - 1) + by);
+
+function stop() {
+  clearInterval(state.playing);
+  state.playing = null;
+  press("play", false);
+}
+
+function play() {
+  if (state.playing) return stop();
+  if (!epochs()) return;
+  setEpoch(state.epoch === null || state.epoch >= epochs() - 1 ? 0 : state.epoch);
+  state.playing = setInterval(() => {
+    if (state.epoch >= epochs() - 1) stop();
+    else setEpoch(state.epoch + 1);
+  }, STEP);
+  press("play", true);
+}
+
+function nextHeat() {
+  if ($("heat-label").hidden) return;
+  const values = [...$("heat").options].map((one) => one.value);
+  state.heat = values[(values.indexOf(state.heat) + 1) % values.length];
+  redraw();
+}
+
+// --- what is wrong ----------------------------------------------------------------------------------------------------
+
+function setMarking(marking) {
+  state.marking = marking && Boolean(state.scene?.wrong);
+  press("wrong", state.marking);
+  for (const pane of panes) pane.cross.hidden = !state.marking;
+  if (state.marking) $("place").textContent = "Click where the map is wrong, or press Enter to mark the middle. W ends it.";
+  else remember();
+}
+
+// The patch at a place is asked about again; a place inside a mark takes that back.
+async function mark(x, y) {
+  const inside = state.scene.wrong.marks.find(({ box: [left, top, width, height] }) => x >= left && y >= top && x < left + width && y < top + height);
+  if (inside) return takeBack(inside);
+  const { number } = state;
+  try {
+    const { marked, wrong } = await ask(`api/scenes/${number}/wrong`, { x, y });
+    if (number === state.number) take(wrong, `${marked.name} is asked about first on the labelling page.`);
+  } catch (error) {
+    notice(error.message);
+  }
+}
+
+async function takeBack(marked) {
+  const { number } = state;
+  try {
+    const { wrong } = await ask(`api/scenes/${number}/right`, { patch: marked.patch });
+    if (number === state.number) take(wrong, `${marked.name}: taken back.`);
+  } catch (error) {
+    notice(error.message);
+  }
+}
+
+function take(wrong, text) {
+  state.scene.wrong = wrong;
+  notice("");
+  showMarks();
+  for (const pane of panes) pane.drawMarks(wrong.marks);
+  $("place").textContent = text;
+}
+
+function showMarks() {
+  const { wrong } = state.scene;
+  const marks = wrong?.marks ?? [];
+  $("marks").hidden = marks.length === 0;
+  $("marked").replaceChildren(...marks.map((one) => {
+    const button = element("button", { type: "button", textContent: "Take back" });
+    button.addEventListener("click", () => takeBack(one));
+    return element("li", {}, element("span", { textContent: one.name }), button);
+  }));
+  const quoted = (text) => (/[^\w./-]/.test(text) ? `'${text}'` : text);
+  if (wrong) $("label-command").textContent = `patch2tissue label ${quoted(wrong.folder)} --tissues ${quoted(wrong.tissues)}`;
+}
+
+// --- slides and patches -----------------------------------------------------------------------------------------------
 
 function makePanes() {
   for (const pane of panes) pane.close();
   panes = [];
-  const maps = state.beside ? state.scene.maps.map((_, k) => k).slice(0, 2) : [state.map];
-  for (const map of maps) panes.push(new Pane(map));
+  for (const _ of shown()) panes.push(new Pane($("panes"), state, on));
 }
 
 async function open(number) {
+  const before = { layer: current() && key(current()), other: state.scene?.layers[state.other], beside: state.beside };
   try {
     const scene = await ask(`api/scenes/${number}`);
-    Object.assign(state, { number, scene, map: Math.min(Number(wanted.get("map") ?? 0) || 0, Math.max(0, scene.maps.length - 1)) });
-    state.beside = wanted.get("beside") === "1" && scene.maps.length > 1;
+    scene.layers.forEach((layer, index) => { layer.index = index; });
+    Object.assign(state, { number, scene });
     notice("");
   } catch (error) {
     notice(error.message);
+    $("scene").value = state.number;
     return;
   }
+  const { layers } = state.scene;
+  state.layer = find(wanted.get("layer") ?? before.layer);
+  const other = wanted.get("beside") ?? (before.beside && before.other ? key(before.other) : null);
+  state.beside = other !== null && layers.length > 1;
+  state.other = find(other, counterpart());
   document.title = `${state.scene.name} – tissue maps`;
   $("scene").value = number;
   showPanel();
   makePanes();
+  setMarking(state.marking);
 }
+
+const step = (by) => {
+  const number = state.number + by;
+  if (number >= 0 && number < state.scenes.length) open(number);
+};
 
 function setBeside() {
   if ($("beside").hidden) return;
+  // the same place again
   wanted = new URLSearchParams(location.hash.slice(1));
   state.beside = !state.beside;
+  if (state.beside) state.other = counterpart();
   showPanel();
   makePanes();
+  setMarking(state.marking);
 }
 
 const zoom = (factor) => { panes[0].viewer.viewport.zoomBy(factor); panes[0].viewer.viewport.applyConstraints(); };
@@ -224,38 +362,51 @@ const pan = (x, y) => {
   viewport.panBy(new OpenSeadragon.Point((x * bounds.width) / 5, (y * bounds.height) / 5));
   viewport.applyConstraints();
 };
+const markMiddle = () => {
+  if (!state.marking || !panes[0].ready) return;
+  const { x, y } = panes[0].position();
+  mark(x, y);
+};
 
 const KEYS = {
   "+": () => zoom(1.6), "=": () => zoom(1.6), "-": () => zoom(1 / 1.6), 0: home, m: setMap, s: setBeside,
   ArrowLeft: () => pan(-1, 0), ArrowRight: () => pan(1, 0), ArrowUp: () => pan(0, -1), ArrowDown: () => pan(0, 1),
+  ",": () => stepEpoch(-1), ".": () => stepEpoch(1), h: nextHeat, w: () => setMarking(!state.marking), Enter: markMiddle,
+  n: () => step(1), p: () => step(-1), g: () => { if (!$("all").hidden) state.gallery.open(state.number); },
 };
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || !panes.length) return;
-  // arrows move the slider and the list that have the focus
-  if (event.target.matches("select, input[type=range]") && event.key.startsWith("Arrow")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || !panes.length || $("gallery").open) return;
   if (event.target.matches("select")) return;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  const tissue = state.scene?.maps[state.map]?.tissues[Number(key) - 1];
-  if (/^[1-9]$/.test(key) && tissue) toggle(tissue.name);
-  else if (KEYS[key]) KEYS[key]();
+  // arrows move the slider that has the focus, and Enter presses the button
+  if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
+  if (event.target.matches("button") && event.key === "Enter") return;
+  const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const tissue = current()?.tissues[Number(name) - 1];
+  if (/^[1-9]$/.test(name) && tissue) toggle(tissue.name);
+  else if (KEYS[name]) KEYS[name]();
   else return;
   event.preventDefault();
 });
 
-$("in").addEventListener("click", KEYS["+"]);
-$("out").addEventListener("click", KEYS["-"]);
-$("home").addEventListener("click", home);
-$("beside").addEventListener("click", setBeside);
+const clicks = {
+  in: KEYS["+"], out: KEYS["-"], home, beside: setBeside, before: KEYS.p, after: KEYS.n, all: KEYS.g, play, theme: switchTheme,
+  wrong: KEYS.w,
+};
+for (const [id, act] of Object.entries(clicks)) {
+  $(id).addEventListener("click", (event) => {
+    if (event.detail > 0) $(id).blur(); // so that Enter marks and does not press the button again
+    act();
+  });
+}
 $("map").addEventListener("change", setMap);
 $("opacity").addEventListener("input", () => setOpacity($("opacity").value / 100));
 $("opacity").addEventListener("change", remember);
-$("which").addEventListener("change", () => {
-  state.map = Number($("which").value);
-  if (!state.beside) panes[0].map = state.map;
-  redraw();
-});
-$("scene").addEventListener("change", () => { state.hidden.clear(); open(Number($("scene").value)); });
+$("epoch").addEventListener("input", () => setEpoch(Number($("epoch").value) - 1));
+$("heat").addEventListener("change", () => { state.heat = $("heat").value; redraw(); });
+$("which").addEventListener("change", () => { state.layer = Number($("which").value); redraw(); });
+$("other").addEventListener("change", () => { state.other = Number($("other").value); redraw(); });
+$("scene").addEventListener("change", () => open(Number($("scene").value)));
 $("link").addEventListener("click", async () => {
   remember();
   try {
@@ -265,16 +416,28 @@ $("link").addEventListener("click", async () => {
     $("place").textContent = location.href;
   }
 });
-$("theme").addEventListener("click", switchTheme);
+
+function listScenes() {
+  const groups = Object.keys(GROUPS).filter((group) => state.scenes.some((scene) => scene.group === group));
+  const options = (group) => state.scenes.flatMap((scene, k) => (scene.group === group ? [option(k, scene.name)] : []));
+  $("scene").replaceChildren(...(groups.length > 1
+    ? groups.map((group) => element("optgroup", { label: GROUPS[group] }, ...options(group)))
+    : options(groups[0])));
+  for (const id of ["before", "after", "all"]) $(id).hidden = state.scenes.length < 2;
+  state.gallery = new Gallery(state.scenes, open);
+}
 
 try {
-  const { scenes, tile } = await ask("api/scenes");
+  const { scenes, tile, heat } = await ask("api/scenes");
   Object.assign(state, { scenes, tile });
-  $("scene").replaceChildren(...scenes.map((scene, k) => element("option", { value: k, textContent: scene.name })));
+  $("ramp").style.background = `linear-gradient(to right, ${heat.map((colour) => `rgb(${colour.join(",")})`).join(",")})`;
+  listScenes();
   state.on = wanted.get("off") !== "1";
   state.hidden = new Set((wanted.get("hidden") ?? "").split("|").filter(Boolean));
-  const opacity = Number.parseFloat(wanted.get("opacity"));
+  state.heat = wanted.get("heat") ?? "";
+  const [opacity, epoch] = ["opacity", "epoch"].map((name) => Number.parseFloat(wanted.get(name)));
   if (Number.isFinite(opacity)) state.opacity = Math.max(0, Math.min(1, opacity / 100));
+  if (epoch >= 1) state.epoch = Math.floor(epoch) - 1;
   await open(Math.max(0, scenes.findIndex((scene) => scene.name === wanted.get("slide"))));
 } catch (error) {
   notice(`The page could not start: ${error.message}`);
