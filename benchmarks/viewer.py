@@ -123,12 +123,12 @@ def tiles(folder: Path, size: int, count: int) -> dict[str, float]:
             level = rng.randint(scene["deepest"] - 7, scene["deepest"])
             side = -(-size // 2 ** (scene["deepest"] - level))
             place = f"{level}/{rng.randrange(-(-side // 256))}_{rng.randrange(-(-side // 256))}"
-            paths.add(f"scenes/0/{rng.choice(('slide', 'maps/0'))}/{place}")
+            paths.add(f"scenes/0/{rng.choice(('slide', 'layers/0'))}/{place}")
         ordered = sorted(paths, key=lambda path: rng.random())
         found: dict[str, float] = {}
         for state in ("cold", "warm"):
-            for kind in ("slide", "maps"):
-                waits = ask_all(server.address, [path for path in ordered if f"/{kind}/" in path])
+            for kind, part in (("slide", "slide"), ("maps", "layers")):
+                waits = ask_all(server.address, [path for path in ordered if f"/{part}/" in path])
                 found[f"{kind}_tile_{state}_ms_p50"] = round(statistics.median(waits), 1)
                 found[f"{kind}_tile_{state}_ms_p95"] = round(statistics.quantiles(waits, n=20)[-1], 1)
         return found

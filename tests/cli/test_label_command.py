@@ -9,7 +9,7 @@ import pytest
 from tests.labelling.folders import data_folder
 
 from patch2tissue.cli.app import main
-from patch2tissue.labelling.store import DATABASE, Answer, LabelStore
+from patch2tissue.labelling.store import DATABASE, Answer, Flag, LabelStore
 from patch2tissue.tissues import load_tissue_set
 
 
@@ -26,8 +26,10 @@ def test_labels_go_in_and_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out) == {"new": 4, "known": 0, "without": 0}
     with LabelStore(folder / DATABASE, load_tissue_set("bcss-wsss")) as store:
         store.add([Answer("1", "train/p00-[0 1 0 0].png", "Ada", "labelled", (1, 1, 0, 0))])
+        store.flag(Flag("train/p02-[0 1 0 0].png", 0.5, 0.5))
     assert call("labels", "status", folder, *tissues) == 0
     text = capsys.readouterr().out
+    assert "1 were marked as wrong" in text
     assert "4 of 4 patches have answers" in text and "Ada, file names" in text and "kappa" in text
     assert call("labels", "status", folder, *tissues, "--json") == 0
     assert json.loads(capsys.readouterr().out)["annotators"] == {"Ada": 1, "file names": 4}

@@ -46,11 +46,14 @@ def labels_status(patches: Patches, tissues: Tissues, as_json: AsJson = False) -
     with store:
         known = {patch.path for patch in pool}
         found = progress([one for one in store.answers() if one.patch in known], len(pool), store.tissues)
+        found["flagged"] = sum(flag.patch in known for flag in store.flags())
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
         return
     output = Console()
     output.print(f"{found['answered']} of {found['patches']} patches have answers", highlight=False)
+    if found["flagged"]:
+        output.print(f"{found['flagged']} were marked as wrong and are asked about first", highlight=False)
     for table in _tables(found):
         output.print(table)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import os.path
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,11 +27,16 @@ def image_files(folder: Path) -> list[Path]:
     """Image files directly in a folder, by name; hidden files are passed over."""
     if not folder.is_dir():
         return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
-    )
+    # what kind of entry it is comes with the listing: no further look at each of many files
+    with os.scandir(folder) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
+            and not entry.name.startswith(".")
+            and entry.is_file()
+        ]
+    return [folder / name for name in sorted(names)]
 
 
 def image_folder(split_folder: Path) -> Path:

@@ -58,7 +58,8 @@ def find_pool(folder: Path) -> list[PoolPatch]:
         where = train if train.is_dir() else folder
         raise DataError(f"{where}: holds no images. Cut some from slides with `patch2tissue slide tiles`.")
     places = _places(folder / TILES_FILE)
-    names = (path.relative_to(folder).as_posix() for path in files)
+    inside = files[0].parent.relative_to(folder).as_posix()
+    names = (path.name if inside == "." else f"{inside}/{path.name}" for path in files)
     return [PoolPatch(name, places.get(name)) for name in names]
 
 
