@@ -37,16 +37,40 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+TABLET = {"viewport": {"width": 768, "height": 1024}, "has_touch": True}
+"""Options of `watched`."""
+
+
 @contextmanager
-def watched(chromium: Any) -> Iterator[Any]:
+def watched(chromium: Any, **options: Any) -> Iterator[Any]:
     """One person's browser, in which errors of pages, and requests to elsewhere, fail the test."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    context = chromium.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
     wrong: list[str] = []
     context.on("weberror", lambda error: wrong.append(str(error.error)))
     context.on("request", lambda request: None if "://127.0.0.1:" in request.url else wrong.append(request.url))
     yield context
     context.close()
     assert not wrong
+
+
+def nameless(page: Any) -> list[str]:
+    """Controls of a page that a screen reader could not name, and pictures without a text."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, img, dialog")].filter((one) => {
+            if (one.closest("[hidden], dialog:not([open]), .canvas")) return false;
+            const ids = (one.getAttribute("aria-labelledby") ?? "").split(" ");
+            const refers = ids.map((id) => document.getElementById(id)?.textContent ?? "");
+            const labels = [...(one.labels ?? [])].map((label) => label.textContent);
+            const inside = one.closest("button")?.textContent;
+            const told = [one.getAttribute("aria-label"), one.textContent, one.alt, one.title, inside];
+            return ![...told, ...refers, ...labels].some((text) => text?.trim());
+        }).map((one) => one.outerHTML.slice(0, 120))"""
+    )
+
+
+def too_wide(page: Any) -> bool:
+    """Whether one would have to scroll sideways."""
+    return page.evaluate("() => document.documentElement.scrollWidth > window.innerWidth + 1")
 
 
 class Command:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.label_page.browser import Server, browser, needs_browser, watched
+from tests.label_page.browser import TABLET, Server, browser, nameless, needs_browser, too_wide, watched
 from tests.labelling.folders import data_folder
 
 from patch2tissue.labelling.store import DATABASE, Answer, LabelStore
@@ -258,3 +258,34 @@ def test_suggestions_are_ticked_ahead(context: Any, tmp_path: Path) -> None:
         assert (only.labels, only.chosen, only.suggested) == ((1, 1, 0, 0), "model", (0.9, 0.5, 0.1, 0.0))
     finally:
         server.kill()
+
+
+def test_on_a_tablet_by_touch(chromium: Any, server: Server, folder: Path) -> None:
+    with watched(chromium, **TABLET) as context:
+        page = opened(context, server.address)
+        first = shown(page)
+        assert not too_wide(page)
+        page.tap("#tissues button >> nth=1")
+        page.tap("#next")
+        page.wait_for_selector(SAVED)
+        assert shown(page) != first
+        page.tap("#grid")
+        page.tap("#stage figure >> nth=3")
+        page.tap("#tissues button >> nth=0")
+        assert "tumour" in page.locator("#stage figure").nth(3).inner_text() and not too_wide(page)
+    assert [one.labels for one in answers(folder)] == [(0, 1, 0, 0)]
+
+
+def test_everything_has_a_name_and_is_reached_by_tab(context: Any, server: Server) -> None:
+    page = opened(context, server.address)
+    assert nameless(page) == []
+    reached = set()
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("() => document.activeElement.id || document.activeElement.textContent"))
+    assert {"next", "undo", "unsure", "discard", "grid", "who", "theme"} <= reached
+    assert any("tumour" in text for text in reached)
+    page.click("#grid")
+    assert nameless(page) == []
+    page.evaluate("() => document.body.append(document.createElement('button'))")
+    assert nameless(page) == ["<button></button>"]

@@ -129,6 +129,9 @@ def test_ones_own_answer_is_shown_again(tmp_path: Path) -> None:
     session.store.add([answer(PATCH, (1, 1, 0, 0)), answer(PATCH, (0, 0, 0, 1), who="Bob")])
     with pytest.raises(DataError, match="is no patch to be labelled"):
         Corrections(folder, TISSUES).flag_patch(tmp_path / "p03.png", (24, 24), 1, 1)
+    for place in [(-1, 2), (2, 25), (float("nan"), 2), (float("inf"), 2)]:
+        with pytest.raises(DataError, match="there is nothing at"):
+            Corrections(folder, TISSUES).flag_patch(folder / PATCH, (24, 24), *place)
     Corrections(folder, TISSUES).flag_patch(folder / PATCH, (24, 24), 1, 1)
     assert [session.next(who, 1, [])[0]["labels"] for who in ("Ada", "Bob")] == [[1, 1, 0, 0], [0, 0, 0, 1]]
     (asked,) = session.next("Ada", 1, [])

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 from PIL import Image
-from tests.label_page.browser import Command, Server, browser, needs_browser, watched
+from tests.label_page.browser import TABLET, Command, Server, browser, nameless, needs_browser, too_wide, watched
 from tests.viewer.results import TISSUES, make_results, make_slide
 
 from patch2tissue.labelling.store import DATABASE, LabelStore
@@ -321,3 +321,38 @@ def test_what_is_tested_on_cannot_be_marked(page: Any, of_runs: Command) -> None
     assert page.is_disabled("#wrong")
     page.keyboard.press("w")
     assert not page.is_visible(".cross")
+
+
+def test_on_a_tablet_by_touch(chromium: Any, of_runs: Command) -> None:
+    with watched(chromium, **TABLET) as context:
+        page = opened(context.new_page(), of_runs.address)
+        assert not too_wide(page)
+        page.tap("#after")
+        settled(page)
+        page.tap("#wrong")
+        box = page.locator(".pane canvas").first.bounding_box()
+        assert box["height"] > 300
+        page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_selector(".mark")
+        page.tap("#marked button")
+        page.wait_for_selector(".mark", state="detached")
+        page.tap("#all")
+        page.wait_for_selector("#pictures button")
+        assert not too_wide(page)
+
+
+def test_everything_has_a_name_and_is_reached_by_tab(page: Any, of_runs: Command) -> None:
+    opened(page, of_runs.address)
+    page.keyboard.press("s")
+    settled(page)
+    assert nameless(page) == []
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("() => document.activeElement.id"))
+    assert {"scene", "after", "all", "beside", "wrong", "which", "other", "map", "opacity", "heat"} <= reached
+    page.keyboard.press("g")
+    page.wait_for_selector("#pictures button")
+    assert nameless(page) == []
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#gallery", state="hidden")

@@ -141,11 +141,13 @@ class Corrections:
             y: likewise.
 
         Raises:
-            DataError: if the image is no patch of the folder.
+            DataError: if the image is no patch of the folder, or the place lies outside of it.
         """
         patch = self.holds(image)
         if patch is None:
             raise DataError(f"{image}: is no patch to be labelled in {self.folder}, so it cannot be asked about.")
+        if not (0 <= x <= size[0] and 0 <= y <= size[1]):
+            raise DataError(f"{image}: there is nothing at {x:.0f}, {y:.0f}.")
         self._writing().flag(Flag(patch, _share(x, size[0]), _share(y, size[1])))
         return Marked(patch, PoolPatch(patch).name, (0, 0, *size), (x, y))
 
