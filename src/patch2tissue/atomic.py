@@ -1,12 +1,29 @@
-"""Files that appear whole or not at all: written under a temporary name beside the target, then renamed."""
+"""Files that appear whole or not at all: written under a temporary name beside the target, then renamed.
+
+A killed process leaves its temporary files behind. Their names tell the machine and the process, so that the next call
+can remove those whose process is gone, see `remove_abandoned`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import re
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+_TEMPORARY = re.compile(rf"\..*-{_MACHINE}-(\d+)-[a-z0-9_]{{8}}(\.\w+)*")
+
+
+def temporary_prefix(target: Path) -> str:
+    """Start of the name of a temporary file or folder beside a target; eight random characters follow."""
+    return f".{target.stem[:40]}-{_MACHINE}-{os.getpid()}-"
 
 
 @contextmanager
@@ -17,7 +34,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}-", suffix=target.suffix, dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), suffix=target.suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -39,3 +56,39 @@ def write_bytes(target: Path, content: bytes) -> None:
 def write_text(target: Path, content: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_bytes(target, content.encode("utf-8"))
+
+
+def remove_abandoned(folder: Path, *, below: bool = True) -> int:
+    """Remove temporary files and folders in a folder that killed processes of this machine left; return how many.
+
+    Those of living processes, and of other machines that may share the folder, stay. Call it before long work, not for
+    each file.
+
+    Args:
+        folder: where to look; it need not be there.
+        below: look through the folders in it, too.
+    """
+    if os.name != "posix":  # elsewhere asking whether a process lives may end it
+        return 0
+    removed = 0
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            found = _TEMPORARY.fullmatch(name)
+            if found is None or _lives(int(found[1])):
+                continue
+            path = Path(place) / name
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                removed += 1
+        folders[:] = [name for name in folders if below and not name.startswith(".")]
+    return removed
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of somebody else
+        return True
+    return True

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from patch2tissue.atomic import write_text
+from patch2tissue.atomic import remove_abandoned, write_text
 from patch2tissue.config import RegionSource, RunConfig, SyntheticSource, load_config
 from patch2tissue.craanet.accumulation import AttentionMemory
 from patch2tissue.craanet.network import load_craanet
@@ -71,6 +71,7 @@ def run_training(
     if not resume:
         remove_run(run)
     _claim_folder(run, config)
+    remove_abandoned(run.path)
     prepare_data(config)
     for unseen in unseen_by_training(Path(config.data.path), config.data.layout):
         log.warning(unseen)

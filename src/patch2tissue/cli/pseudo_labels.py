@@ -22,7 +22,7 @@ def pseudo_labels(
     """
     import shutil
 
-    from patch2tissue.atomic import write_text
+    from patch2tissue.atomic import remove_abandoned, write_text
     from patch2tissue.config import load_config
     from patch2tissue.data.canvas import canvas_size
     from patch2tissue.errors import ConfigError
@@ -47,6 +47,7 @@ def pseudo_labels(
         for file in (folder.scores_file, folder.report_file):
             file.unlink(missing_ok=True)
         write_text(folder.config_file, config.to_yaml())
+    remove_abandoned(folder.pseudo_labels)
     patches = training_patches(config)
     make_pseudo_labels(config, folder, patches, canvas_size(patches, config.data.patch_size))
     console.print(f"Pseudo labels are in [bold]{folder.pseudo_labels}[/bold] (manifest.csv lists them).")

@@ -19,6 +19,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
+from patch2tissue.atomic import remove_abandoned, temporary_prefix
 from patch2tissue.data.images import palette_image, read_image, read_mask
 from patch2tissue.data.labels import format_name
 from patch2tissue.data.layouts import SPLITS, image_files, image_folder
@@ -147,7 +148,8 @@ def cut_regions(
     if "train" not in pairs:
         raise DataError(f"{source}: has no train/ folder with img/ and mask/.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    remove_abandoned(out.parent, below=False)
+    building = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), dir=out.parent))
     try:
         summary = _cut_all(pairs, building, _Cutter(tissues, size, stride, least_share), progress)
         if not summary.patches:

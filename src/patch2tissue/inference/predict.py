@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patch2tissue.atomic import atomic_path
+from patch2tissue.atomic import atomic_path, remove_abandoned
 from patch2tissue.data.images import image_size, read_image, read_mask, write_mask
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.areas import TissueArea, tissue_areas, write_areas
@@ -101,6 +101,7 @@ def predict_images(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: cannot be made a folder: {error.strerror or error}.") from None
+    remove_abandoned(out, below=False)
     results: dict[Path, ImageResult] = {}
 
     def read(path: Path) -> np.ndarray | ImageResult:

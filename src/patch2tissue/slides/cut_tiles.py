@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from patch2tissue.atomic import atomic_path, write_text
+from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
 from patch2tissue.data.regions import positions
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.slides.opening import SlideFile, open_slide
@@ -140,6 +140,7 @@ def cut_tiles(
     settings.check()
     out = Path(out)
     _claim(out, settings)
+    remove_abandoned(out)
     summary = TileSummary()
     for slide in slides:
         try:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import tifffile
 
-from patch2tissue.atomic import atomic_path
+from patch2tissue.atomic import atomic_path, temporary_prefix
 from patch2tissue.slides.rows import RowFile, Rows
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
@@ -134,7 +134,7 @@ class _writer:
     def __enter__(self) -> tuple[tifffile.TiffWriter, Callable[..., Iterator[tuple[int, _Level]]]]:
         self._atomic = atomic_path(self._path)
         temporary = self._atomic.__enter__()
-        self._folder = tempfile.TemporaryDirectory(prefix=f".{self._path.name[:40]}-", dir=self._path.parent)
+        self._folder = tempfile.TemporaryDirectory(prefix=temporary_prefix(self._path), dir=self._path.parent)
         self._file = tifffile.TiffWriter(temporary, bigtiff=True, ome=self._form == "ome")
         return self._file, self._levels
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import patch2tissue
-from patch2tissue.atomic import write_text
+from patch2tissue.atomic import remove_abandoned, temporary_prefix, write_text
 from patch2tissue.data.synthetic.drawing import TISSUE_SET
 from patch2tissue.data.synthetic.whole_slides import WholeSlide
 from patch2tissue.errors import ConfigError, DataError
@@ -82,9 +82,10 @@ def write_synthetic_slide(
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent, below=False)
         picture = _Watched(whole.picture, lambda done: progress("the picture", done, height))
         write_picture_tiff(path, picture, both, description=description)
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem[:40]}-", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix(path), dir=path.parent) as folder:
             truth = RowFile(Path(folder) / "truth.raw", whole.shape, create=True, durable=False)
             for top, strip in strips(whole.truth):
                 truth.write(top, strip)

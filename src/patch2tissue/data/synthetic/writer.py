@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from patch2tissue.atomic import remove_abandoned, temporary_prefix
 from patch2tissue.data.synthetic.difficulty import DIFFICULTIES
 from patch2tissue.data.synthetic.drawing import TISSUE_SET, draw_all
 from patch2tissue.data.synthetic.patches import UM_PER_PIXEL
@@ -66,7 +67,8 @@ def make_synthetic(
         for task in plan_split(split, count, size, difficulty, seed)
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    remove_abandoned(out.parent, below=False)
+    staging = Path(tempfile.mkdtemp(prefix=temporary_prefix(out), dir=out.parent))
     try:
         for done in draw_all(tasks, staging, workers):
             if progress is not None:

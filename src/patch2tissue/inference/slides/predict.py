@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from patch2tissue.atomic import remove_abandoned
 from patch2tissue.cores import release_memory
 from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.inference.predictor import Predictor
@@ -208,6 +209,7 @@ class _Job:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{out}: cannot be made a folder: {error.strerror or error}.") from None
+        remove_abandoned(out)
         weights = (run.pfscnet if network == "full_method" else run.comparison(network)) / "weights.safetensors"
         settings = {
             "version": VERSION,
