@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
+import difflib
 import json
 import random
 import shutil
@@ -102,10 +102,10 @@ def call(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "patch2tissue", *map(str, arguments)]
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Hash of each file below a folder, without those that tell the time."""
+def contents(folder: Path) -> dict[str, bytes]:
+    """What each file below a folder holds, without those that tell the time."""
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(_content(path)).hexdigest()
+        path.relative_to(folder).as_posix(): _content(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not any(part in _CHANGES_WITH_TIME for part in path.relative_to(folder).parts)
     }
@@ -183,7 +183,7 @@ def soak(
         shutil.rmtree(out)
         prepare(out)
         # some moments lie in the import of libraries; most shall lie in the work
-        while not _ends(make(out), seconds * rng.uniform(0.15, 1.0), outcome):
+        while not _ends(make(out), seconds * rng.uniform(0.15, 1.3), outcome):
             broken = broken_files(out) if out.is_dir() else []
             outcome.broken += len(broken)
             if outcome.failed > 3:
@@ -194,6 +194,9 @@ def soak(
             outcome.different += 1
             names = {path for path in {*found, *expected} if found.get(path) != expected.get(path)}
             print(f"  {name}: differs in {', '.join(sorted(names)[:5])}")
+            for path in sorted(names)[:1]:
+                lines = [of.get(path, b"").decode(errors="replace").splitlines() for of in (expected, found)]
+                print("\n".join(list(difflib.unified_diff(*lines, "whole", "killed", lineterm="", n=1))[:20]))
     print(f"{name}: {outcome.kills} kills, ended {outcome.ended} times", flush=True)
     return outcome
 

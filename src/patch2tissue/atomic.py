@@ -7,6 +7,7 @@ can remove those whose process is gone, see `remove_abandoned`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -17,7 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from patch2tissue.errors import WriteError
+
 _MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _TEMPORARY = re.compile(rf"\..*-{_MACHINE}-(\d+)-[a-z0-9_]{{8}}(\.\w+)*")
 
 
@@ -31,10 +35,16 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; rename it to `target` if the block succeeds.
 
     The temporary name keeps the target's extension, since some writers choose the format by it.
+
+    Raises:
+        WriteError: if the folder cannot be written to, or the disk is full.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), suffix=target.suffix, dir=target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), suffix=target.suffix, dir=target.parent)
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror, str(target)) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -43,8 +53,33 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK or isinstance(error, WriteError):
+            raise  # of what is read while this is written
+        raise WriteError(error.errno, error.strerror, str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(path: Path) -> None:
+    """Have all of a file's size on disk, so that a full disk is told of now; in a mapped file it would end the process.
+
+    Args:
+        path: a file that has its final size, though perhaps no room yet.
+
+    Raises:
+        WriteError: if the disk is full.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            if size:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in _OF_THE_DISK:
+                raise WriteError(error.errno, error.strerror, str(path)) from error
 
 
 def write_bytes(target: Path, content: bytes) -> None:

@@ -6,6 +6,8 @@ a traceback is for a bug of ours.
 
 from __future__ import annotations
 
+import errno
+
 
 class Patch2TissueError(Exception):
     """Something failed while running; the command line prints it and exits with `exit_code`."""
@@ -23,6 +25,37 @@ class ConfigError(Patch2TissueError):
     """A configuration, an option or a combination of options is wrong."""
 
     exit_code = 2
+
+
+class WriteError(Patch2TissueError, OSError):
+    """A result cannot be written: the disk is full or read-only, or the folder is somebody else's.
+
+    Args:
+        number: the system's error number.
+        reason: its text.
+        path: the file that was to be written; what it held before is as it was.
+    """
+
+    def __init__(self, number: int | None, reason: str | None, path: str) -> None:
+        super().__init__(number, reason, path)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is for want of room, and so no mistake of whoever named the file."""
+        return self.errno in _FULL
+
+    def __str__(self) -> str:
+        return f"{self.filename}: cannot be written: {self.strerror}. {remedy(self.errno)}"
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def remedy(number: int | None) -> str:
+    """What to do when a file cannot be written, by the system's error number."""
+    if number in _FULL:
+        return "Make room, then give the same command again: what is done is kept."
+    return "Choose a folder that you may write to, or ask for leave to write to this one."
 
 
 class TrainingError(Patch2TissueError):

@@ -27,7 +27,7 @@ from patch2tissue.data.layouts import load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.data.regions import cut_regions
 from patch2tissue.environment import write_environment
-from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.errors import ConfigError, DataError, WriteError
 from patch2tissue.labelling.exchange import unseen_by_training
 from patch2tissue.pfscnet.network import PFSCNet
 from patch2tissue.pfscnet.rounds import train_rounds
@@ -72,6 +72,7 @@ def run_training(
         remove_run(run)
     _claim_folder(run, config)
     remove_abandoned(run.path)
+    _remove_checkpoints(run)
     prepare_data(config)
     for unseen in unseen_by_training(Path(config.data.path), config.data.layout):
         log.warning(unseen)
@@ -125,6 +126,8 @@ def _claim_folder(run: RunFolder, config: RunConfig) -> None:
         write_text(run.config_file, config.to_yaml())
         write_environment(run.environment_file, config.seed)
     except OSError as error:
+        if isinstance(error, WriteError) and error.full:
+            raise
         raise DataError(f"{run.path}: cannot write the run folder: {error.strerror or error}.") from None
 
 
@@ -320,14 +323,24 @@ def _validation(config: RunConfig) -> Callable[[PFSCNet], float]:
     return score
 
 
+def _stage_folders(run: RunFolder) -> list[Path]:
+    rounds = sorted(run.pfscnet.glob("round-*"))
+    return [run.pretraining, run.craanet, run.pfscnet, *rounds, *sorted((run.path / "comparisons").glob("*"))]
+
+
+def _remove_checkpoints(run: RunFolder) -> None:
+    """Remove checkpoints of stages that are finished, which a process killed at that moment left."""
+    for folder in _stage_folders(run):
+        if is_finished(folder):
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+
+
 def collect_curves(run: RunFolder) -> None:
     """Gather the curves of all stages in `metrics.csv`: stage, epoch, name, value."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["stage", "epoch", "name", "value"])
-    rounds = sorted(run.pfscnet.glob("round-*"))
-    folders = [run.pretraining, run.craanet, run.pfscnet, *rounds, *sorted((run.path / "comparisons").glob("*"))]
-    for folder in folders:
+    for folder in _stage_folders(run):
         if (folder / "metrics.csv").is_file():
             rows = list(csv.reader(io.StringIO((folder / "metrics.csv").read_text(encoding="utf-8"))))[1:]
             writer.writerows([folder.name, *row] for row in rows)

@@ -16,7 +16,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -197,6 +197,8 @@ def fit(
             fabric.log_dict(means, step=epoch)
             _save(stage, optimiser, schedule, history, folder, epoch)
             write_curves(folder / "metrics.csv", history)
+    # once more: a process that was killed after the last checkpoint has not come to it
+    write_curves(folder / "metrics.csv", history)
     for logger in fabric.loggers:
         logger.finalize("success")
     stage.finish(folder)
@@ -236,13 +238,22 @@ def _save(stage: Stage, optimiser: Any, schedule: Any, history: History, folder:
         "stage": stage.state(),
         "history": history,
     }
-    with atomic_path(target / "state.pt") as temporary:
-        torch.save(content, temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+    with atomic_path(target / "state.pt") as temporary, temporary.open("wb") as stream:
+        _write(content, stream)
+        os.fsync(stream.fileno())
     for older in (folder / "checkpoint").iterdir():
         if older != target:
             shutil.rmtree(older, ignore_errors=True)
+
+
+def _write(content: dict[str, Any], stream: IO[bytes]) -> None:
+    """Save a state; a full disk is the system's error, which torch hides behind one of its own."""
+    try:
+        torch.save(content, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _resume(stage: Stage, optimiser: Any, schedule: Any, history: History, folder: Path) -> int:

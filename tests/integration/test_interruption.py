@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import RECIPES, TINY
-from killing import killed_at
+from killing import Killed, killed_at
+from patch2tissue import training
 from patch2tissue.config import RunConfig, load_config
 from patch2tissue.craanet import training as craanet_training
 from patch2tissue.craanet.epoch_maps import EPOCH_MAPS_FILE
@@ -58,6 +59,33 @@ def test_killed_inside_any_stage(
     dies_at(pfscnet_training.PFSCNetStage, 5)
     dies_at(pfscnet_training.PFSCNetStage, 5)  # with prototypes, bank and averaged weights on their way
     _same(whole, run_training(config("broken")))
+
+
+@pytest.mark.parametrize("last", ["write_curves", "finish", "rmtree"])
+def test_killed_when_all_epochs_are_done(
+    tmp_path: Path, trained_runs: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    data, whole, _ = trained_runs
+    settings = [f"output={tmp_path / 'broken'}", f"data.path={data}", "data.layout=auto", *TINY]
+    config = load_config(RECIPES / "bcss-wsss.yaml", settings)
+    place = {"write_curves": training, "finish": craanet_training.CRAANetStage, "rmtree": training.shutil}[last]
+    original, calls = getattr(place, last), [0]
+
+    def die(*arguments: object, **options: object) -> object:
+        calls[0] += 1
+        done = last == "finish" or (tmp_path / "broken" / "craanet" / "finished").is_file()
+        if done or (last == "write_curves" and calls[0] == 3):
+            raise Killed
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(place, last, die)
+        run_training(config)
+    run = run_training(config)
+    _same(RunFolder(whole), run)
+    curves = [(folder / "craanet" / "metrics.csv").read_text(encoding="utf-8") for folder in (whole, run.path)]
+    first, second = ([line.split(",")[:2] for line in text.splitlines()] for text in curves)
+    assert first == second and not list(run.path.rglob("checkpoint"))
 
 
 @pytest.mark.slow

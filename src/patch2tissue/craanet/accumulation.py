@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patch2tissue.atomic import write_text
+from patch2tissue.atomic import reserve, write_text
 from patch2tissue.errors import DataError
 
 AccumulationMode = Literal["mean", "max", "ema"]
@@ -70,6 +70,7 @@ class AttentionMemory:
         (folder / "memory.json").unlink(missing_ok=True)
         for name, kind, size in (("maps", dtype, shape), ("counts", "uint16", shape[:1])):
             np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.dtype(kind), shape=size).flush()
+            reserve(folder / f"{name}.npy")
         write_text(folder / "memory.json", json.dumps({"mode": mode, "ema_decay": ema_decay, "shape": list(shape)}))
         return cls(folder)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from patch2tissue.atomic import reserve
 from patch2tissue.errors import DataError
 
 EPOCH_MAPS_FILE = "attention_epochs.npy"
@@ -50,8 +51,8 @@ class EpochMaps:
                 return found
         except DataError:
             pass
-        # not all at once on disk: what is not written takes no room on most file systems
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+        reserve(path)
         return cls(path, writable=True)
 
     @property

@@ -119,8 +119,12 @@ def _draw_in_processes(tasks: Sequence[Task], folder: Path, workers: int) -> Ite
                 done += 1
                 yield done
         if done < len(tasks):
-            said = " ".join(" ".join(messages).split())[-500:] or "it was killed, perhaps for want of memory"
-            raise Patch2TissueError(f"{folder.name}: a process that draws patches stopped: {said}. Try again.")
+            # of a traceback the last line, which tells what happened
+            last = next((text.strip().splitlines()[-1] for text in messages if text.strip()), "")
+            said = last[-300:].rstrip(".") or "it was killed, perhaps for want of memory"
+            raise Patch2TissueError(
+                f"{folder.parent}: a process that draws patches into it stopped: {said}. Give the same command again."
+            )
     finally:
         for process in processes:
             process.kill()

@@ -14,7 +14,7 @@ import patch2tissue
 from patch2tissue.atomic import remove_abandoned, temporary_prefix, write_text
 from patch2tissue.data.synthetic.drawing import TISSUE_SET
 from patch2tissue.data.synthetic.whole_slides import WholeSlide
-from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.errors import ConfigError, DataError, WriteError
 from patch2tissue.slides.geojson import write_geojson
 from patch2tissue.slides.polygons import trace
 from patch2tissue.slides.pyramid import write_classes_tiff, write_picture_tiff
@@ -95,6 +95,8 @@ def write_synthetic_slide(
             write_geojson(files.truth_geojson, pieces, tissues, scale=(1.0, 1.0), um_per_pixel=both)
             counts = count_values(truth)
     except OSError as error:
+        if isinstance(error, WriteError) and error.full:
+            raise
         raise DataError(f"{error.filename or path}: cannot be written: {error.strerror or error}.") from None
     areas = {
         tissue.name: {"pixels": int(count), "area_mm2": int(count) * um_per_pixel**2 / 1e6}

@@ -15,7 +15,7 @@ from patch2tissue.data.synthetic.difficulty import DIFFICULTIES
 from patch2tissue.data.synthetic.drawing import TISSUE_SET, draw_all
 from patch2tissue.data.synthetic.patches import UM_PER_PIXEL
 from patch2tissue.data.synthetic.plan import plan_split
-from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.errors import ConfigError, DataError, WriteError
 
 VERSION = 2
 """Counts changes after which the same seed gives other pictures."""
@@ -80,6 +80,8 @@ def make_synthetic(
         if out.is_dir():
             out.rmdir()
         staging.rename(out)
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror, str(out)) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
