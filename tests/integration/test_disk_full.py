@@ -17,6 +17,7 @@ from tests.slides.pictures import picture, write_tiled
 from conftest import RECIPES, TINY
 from patch2tissue.inference.predict import predict_images
 from patch2tissue.report.build import build_report
+from patch2tissue.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
 
@@ -73,7 +74,7 @@ def test_results_that_were_there_stay(tmp_path: Path, trained_runs: tuple[Path, 
     run = shutil.copytree(whole, tmp_path / "run")
     images, out = data / "test" / "img", tmp_path / "out"
     predict_images(run, [images], out, progress=False)
-    build_report(run)
+    build_report(RunFolder(run))
     before, report = snapshot(out), (run / "report.html").read_bytes()
     code, text = call(100, "predict", run, images, "--out", out)
     assert code == 1 and snapshot(out) == before
