@@ -1,16 +1,13 @@
-"""The soak must see what goes wrong, and the documentation cites what it saw."""
+"""The soak must see what goes wrong."""
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.soak import RESULTS, broken_files, contents, soak
-
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.soak import broken_files, contents, soak
 
 SLOPPY = """
 import sys, time
@@ -60,13 +57,3 @@ def test_files_that_are_cut_off_are_seen(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK\x03\x04 cut off")
     (tmp_path / f".{name}").write_bytes(b"on its way")
     assert broken_files(tmp_path) == [tmp_path / name] and list(contents(tmp_path)) == [f".{name}", name]
-
-
-def test_documentation_cites_the_committed_counts() -> None:
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))["commands"]
-    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    for one in found:
-        wrong = one["different"] + one["broken"] + one["failed"] + one["lost"]
-        ended = f"{one['ended']:,} answers" if one["command"] == "label" else f"{one['ended']} times"
-        assert f"| `{one['command']}` | {one['kills']} | {ended} | {wrong} |" in text
-    assert sum(one["kills"] for one in found) >= 50
