@@ -125,7 +125,7 @@ def broken_files(folder: Path) -> list[Path]:
 
 
 def _whole(path: Path) -> bool:
-    if path.name.startswith(".") or ".tmp" in path.name or "tensorboard" in path.parts or "work" in path.parts:
+    if path.name.startswith(".") or "tensorboard" in path.parts or "work" in path.parts:
         return True  # on its way
     try:
         if path.suffix == ".png":
@@ -194,9 +194,8 @@ def soak(
             outcome.different += 1
             names = {path for path in {*found, *expected} if found.get(path) != expected.get(path)}
             print(f"  {name}: differs in {', '.join(sorted(names)[:5])}")
-            for path in sorted(names)[:1]:
-                lines = [of.get(path, b"").decode(errors="replace").splitlines() for of in (expected, found)]
-                print("\n".join(list(difflib.unified_diff(*lines, "whole", "killed", lineterm="", n=1))[:20]))
+            lines = [of.get(min(names), b"").decode(errors="replace").splitlines() for of in (expected, found)]
+            print("\n".join(list(difflib.unified_diff(*lines, "whole", "killed", lineterm="", n=1))[:20]))
     print(f"{name}: {outcome.kills} kills, ended {outcome.ended} times", flush=True)
     return outcome
 

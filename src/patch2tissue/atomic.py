@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from patch2tissue.errors import WriteError
+from patch2tissue.errors import DISK_FULL, WriteError
 
 _MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_OF_THE_DISK = (*DISK_FULL, errno.EROFS, errno.EIO)
 _TEMPORARY = re.compile(rf"\..*-{_MACHINE}-(\d+)-[a-z0-9_]{{8}}(\.\w+)*")
 
 

@@ -42,18 +42,19 @@ class WriteError(Patch2TissueError, OSError):
     @property
     def full(self) -> bool:
         """Whether it is for want of room, and so no mistake of whoever named the file."""
-        return self.errno in _FULL
+        return self.errno in DISK_FULL
 
     def __str__(self) -> str:
         return f"{self.filename}: cannot be written: {self.strerror}. {remedy(self.errno)}"
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The system's error numbers for want of room."""
 
 
 def remedy(number: int | None) -> str:
     """What to do when a file cannot be written, by the system's error number."""
-    if number in _FULL:
+    if number in DISK_FULL:
         return "Make room, then give the same command again: what is done is kept."
     return "Choose a folder that you may write to, or ask for leave to write to this one."
 

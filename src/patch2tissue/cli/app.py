@@ -30,7 +30,7 @@ from patch2tissue.cli.slide import app as slide_app
 from patch2tissue.cli.synthetic import synthetic
 from patch2tissue.cli.train import train
 from patch2tissue.cli.view import view
-from patch2tissue.errors import Patch2TissueError, remedy
+from patch2tissue.errors import DISK_FULL, Patch2TissueError, remedy
 from patch2tissue.progress import console as progress_console
 
 DEBUG_VARIABLE = "PATCH2TISSUE_DEBUG"
@@ -114,8 +114,8 @@ def _message(error: Exception) -> tuple[str, int]:
         return "Out of memory. Use a smaller batch_size, patch_size or tile, or close other programs.", 1
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-        return f"{where}{error.strerror}." + (f" {remedy(error.errno)}" if full else ""), 1
+        mendable = error.errno in (*DISK_FULL, errno.EROFS)
+        return f"{where}{error.strerror}." + (f" {remedy(error.errno)}" if mendable else ""), 1
     kind = type(error).__name__
     return (
         f"This is a bug in patch2tissue ({kind}: {error}). Run the command again with {DEBUG_VARIABLE}=1 set to see "

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from patch2tissue.cli.page import AllowOtherHosts, Host, OpenBrowser
+
 DEFAULT_PORT = 8765
 """Always the same, so that a page finds what it could not save to an earlier server."""
 
@@ -32,11 +34,9 @@ def label(
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, help=f"Default: {DEFAULT_PORT}, or any if it is taken.")
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    allow_other_hosts: Annotated[
-        bool, typer.Option("--allow-other-hosts", help="Let other machines in: they need the address with its token.")
-    ] = False,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    host: Host = "127.0.0.1",
+    allow_other_hosts: AllowOtherHosts = False,
+    browser: OpenBrowser = True,
 ) -> None:
     """Open a page to say which tissues are on which patch: number keys tick, Space goes on, U undoes.
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+AllowOtherHosts = Annotated[
+    bool, typer.Option("--allow-other-hosts", help="Let other machines in: they need the address with its token.")
+]
+OpenBrowser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")]
 
 
 def load_extra(module: str) -> None:

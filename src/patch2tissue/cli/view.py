@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from patch2tissue.cli.page import AllowOtherHosts, Host, OpenBrowser
+
 
 def view(
     inputs: Annotated[
@@ -26,11 +28,9 @@ def view(
         float | None, typer.Option("--mpp", help="µm per pixel of the slides' full size, where they do not tell.")
     ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 0,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    allow_other_hosts: Annotated[
-        bool, typer.Option("--allow-other-hosts", help="Let other machines in: they need the address with its token.")
-    ] = False,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    host: Host = "127.0.0.1",
+    allow_other_hosts: AllowOtherHosts = False,
+    browser: OpenBrowser = True,
 ) -> None:
     """Look at slides, patches and what was made of them in the browser, and mark what is wrong.
 
