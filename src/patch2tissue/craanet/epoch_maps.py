@@ -46,13 +46,12 @@ class EpochMaps:
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            found = cls(path, writable=True)
-            if found.shape == shape:
-                return found
+            found = cls(path).shape
         except DataError:
-            pass
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
-        reserve(path)
+            found = None
+        if found != shape:
+            np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+        reserve(path)  # of one that is there, too: a full disk may have ended the call that made it
         return cls(path, writable=True)
 
     @property
