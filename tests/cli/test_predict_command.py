@@ -55,7 +55,7 @@ def test_writes_masks_overlays_and_areas(run: Path, images: Path, tmp_path: Path
     out = tmp_path / "deep" / "out"
     assert call(run, images, "--out", out, "--symmetries", "--gate", "0.1", "--mpp", "0.5") == 0
     assert {path.name for path in out.iterdir()} == {
-        *(f"{stem}_{kind}.png" for stem in "ab" for kind in ("mask", "overlay")),
+        *(f"{stem}_{kind}.png" for stem in "ab" for kind in ("mask", "confidence", "overlay")),
         "areas.csv",
     }
     lines = (out / "areas.csv").read_text(encoding="utf-8").splitlines()

@@ -18,6 +18,7 @@ from patch2tissue.data.images import read_mask, write_mask
 from patch2tissue.errors import DataError
 from patch2tissue.evaluation import run_scores
 from patch2tissue.evaluation.run_scores import score_run
+from patch2tissue.inference.confidence import confidence_file, write_confidence
 from patch2tissue.inference.predict import ImageResult
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import load_tissue_set
@@ -81,7 +82,9 @@ def predicted(monkeypatch: pytest.MonkeyPatch, data: Path) -> list[tuple[str, in
             target = out / f"{image.stem}_mask.png"
             if not target.is_file():
                 new += 1
-                write_mask(target, read_mask(image.parent.parent / "mask" / image.name, TISSUES), TISSUES)
+                mask = read_mask(image.parent.parent / "mask" / image.name, TISSUES)
+                write_mask(target, mask, TISSUES)
+                write_confidence(confidence_file(target), np.full_like(mask, 255))
         calls.append((network, new))
         return [ImageResult(image, out / f"{image.stem}_mask.png") for image in images]
 
@@ -154,7 +157,9 @@ def test_predictions_without_a_record_count_if_they_are_newer_than_the_weights(
 ) -> None:
     add_network(run)
     for mask in (data / "test" / "mask").iterdir():
-        write_mask(run.predictions() / f"{mask.stem}_mask.png", read_mask(mask, TISSUES), TISSUES)
+        target = run.predictions() / f"{mask.stem}_mask.png"
+        write_mask(target, read_mask(mask, TISSUES), TISSUES)
+        write_confidence(confidence_file(target), np.full_like(read_mask(mask, TISSUES), 255))
     score_run(run, progress=False)
     assert predicted == []
     (run.predictions() / "made_with.json").unlink()

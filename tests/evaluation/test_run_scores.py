@@ -48,12 +48,14 @@ def test_all_parts_are_scored(trained: RunFolder) -> None:
     assert scores["supervision"] == "image-level labels"
     assert any("full_supervision was trained on the masks" in note for note in scores["notes"])
     keys = {"miou", "fwiou", "acc", "dice", "boundary_f_2px", "boundary_f_5px", "iou", "ci95"}
-    assert all(set(values) == keys for part in ("pseudo_labels", "test") for values in scores[part].values())
+    assert all(set(values) == keys for values in scores["pseudo_labels"].values())
+    assert all(set(values) == {*keys, "ece"} for values in scores["test"].values())
     config = trained.config()
     again = evaluate_folders(trained.predictions(), config.data.path / "test" / "mask", config.tissue_set())
     assert again.to_dict() == scores["test"]["full_method"]
     detail = json.loads((trained.path / "scores_detail.json").read_text())
     assert len(detail["test"]["full_method"]["per_image"]) == 4
+    assert sum(detail["test"]["full_method"]["reliability"]["share"]) == pytest.approx(1)
     assert 0 <= detail["pseudo_labels"]["refined"]["wrong_share"] <= 1
 
 

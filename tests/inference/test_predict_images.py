@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 from tiny_run import ColourNetwork, coloured, real_run, write_config
 
+from patch2tissue.config import InferenceConfig
 from patch2tissue.data.images import read_mask
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference import predict as module
 from patch2tissue.inference import predictor as predictor_module
 from patch2tissue.inference.predict import ImageResult, find_images, predict_images
+from patch2tissue.inference.predictor import Predictor
 from patch2tissue.tissues import load_tissue_set
 
 BCSS = load_tissue_set("bcss-wsss")
@@ -65,7 +67,9 @@ def test_masks_overlays_and_areas(
     results = predict_images(colour_run, [tmp_path / "images"], tmp_path / "out", um_per_pixel=2.0, progress=False)
     assert [result.image.name for result in results] == sorted(SIZES)
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {f"{stem}_{kind}.png" for stem in masks for kind in ("mask", "overlay")} | {"areas.csv"}
+    assert written == {f"{stem}_{kind}.png" for stem in masks for kind in ("mask", "confidence", "overlay")} | {
+        "areas.csv"
+    }
     table = rows_of(tmp_path / "out" / "areas.csv")
     assert len(table) == 4 * len(masks)
     for result in results:
@@ -142,7 +146,13 @@ def test_probabilities_are_written_when_asked_for(
 ) -> None:
     masks = pictures(tmp_path, {"a.png": (30, 20)})
     predict_images(
-        colour_run, [tmp_path / "a.png"], tmp_path / "out", probabilities=True, overlay=False, progress=False
+        colour_run,
+        [tmp_path / "a.png"],
+        tmp_path / "out",
+        probabilities=True,
+        overlay=False,
+        confidence=False,
+        progress=False,
     )
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a_mask.png", "a_probabilities.npz", "areas.csv"}
     with np.load(tmp_path / "out" / "a_probabilities.npz", allow_pickle=False) as content:
@@ -150,6 +160,23 @@ def test_probabilities_are_written_when_asked_for(
     assert found.dtype == np.float16
     assert found.shape == (4, 30, 20)
     np.testing.assert_array_equal(found.argmax(axis=0), masks["a"])
+
+
+def test_the_confidence_is_the_probability_of_the_tissue_and_full_in_background(
+    colour_run: Path, network: ColourNetwork, tmp_path: Path
+) -> None:
+    between = np.random.default_rng(0).integers(60, 200, (30, 20, 3)).astype(np.uint8)
+    Image.fromarray(between).save(tmp_path / "a.png")
+    predict_images(colour_run, [tmp_path / "a.png"], tmp_path / "out", probabilities=True, progress=False)
+    found = np.array(Image.open(tmp_path / "out" / "a_confidence.png"))
+    with np.load(tmp_path / "out" / "a_probabilities.npz", allow_pickle=False) as content:
+        expected = content["probabilities"].astype(np.float32).max(axis=0)
+    assert found.dtype == np.uint8 and found.min() < 255
+    np.testing.assert_allclose(found / 255, expected, atol=1 / 255)
+    white = np.full((16, 16, 3), 250, np.uint8)
+    predictor = Predictor(network, load_tissue_set("luad-histoseg"), InferenceConfig())  # type: ignore[arg-type]
+    prediction = predictor.predict_array(white)
+    assert (prediction.mask == 4).all() and (prediction.confidence == 255).all()
 
 
 def test_resume_keeps_what_is_there_and_repairs_what_is_damaged(

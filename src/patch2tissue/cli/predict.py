@@ -23,12 +23,15 @@ def predict(
     ] = None,
     mpp: Annotated[float | None, typer.Option("--mpp", min=1e-6, help="Resolution in µm per pixel, for areas.")] = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Also write a picture to look at.")] = True,
+    confidence: Annotated[
+        bool, typer.Option("--confidence/--no-confidence", help="Also write how sure each pixel is (grey PNG).")
+    ] = True,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write probabilities (npz).")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep masks that are there already.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Draw tissue maps of new images: a palette mask and an overlay each, and one table of areas.
+    """Draw tissue maps of new images: a palette mask, its confidence and an overlay each, and one table of areas.
 
     Images may have any size and any common format; large ones are cut into overlapping tiles that are blended. They
     should have the resolution the run was trained at.
@@ -48,6 +51,7 @@ def predict(
         device=device,
         um_per_pixel=mpp,
         overlay=overlay,
+        confidence=confidence,
         probabilities=probabilities,
         resume=resume,
     )

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,10 @@ from patch2tissue.data.labels import patient_of, slide_of
 from patch2tissue.data.layouts import image_files
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.evaluation.boundaries import BoundaryCounts
+from patch2tissue.evaluation.calibration import CalibrationCounts
 from patch2tissue.evaluation.intervals import bootstrap_miou
 from patch2tissue.evaluation.scores import ConfusionMatrix, named
+from patch2tissue.inference.confidence import confidence_beside, read_confidence
 from patch2tissue.tissues import TissueSet
 
 log = logging.getLogger(__name__)
@@ -32,12 +34,13 @@ GROUPINGS = ("auto", "patient", "slide", "image")
 
 
 class Pair(NamedTuple):
-    """One image to score: its name, predicted and true mask, and the patient or slide it belongs to."""
+    """One image to score: its name, predicted and true mask, the patient or slide it belongs to, and the confidence."""
 
     name: str
     prediction: Path
     truth: Path
     group: str
+    confidence: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,14 @@ class Scores:
 
     Attributes:
         values: the machine-readable scores: `miou`, `fwiou`, `acc`, `dice`, `boundary_f_2px`, `boundary_f_5px`, `iou`
-            per tissue, `ci95` of MIoU. None where a score is not defined.
+            per tissue, `ci95` of MIoU; `ece`, the expected calibration error, where every prediction has a confidence
+            picture. None where a score is not defined.
         confusion: [K, K + 1] pixels, see `ConfusionMatrix`.
         images: number of images.
         groups: number of patients, slides or images that the interval is drawn over.
         grouped_by: `patient`, `slide` or `image`.
         per_image: name and MIoU of every image.
+        reliability: see `CalibrationCounts.bins`; None without confidence pictures.
     """
 
     values: dict[str, Any]
@@ -60,6 +65,7 @@ class Scores:
     groups: int
     grouped_by: str
     per_image: list[dict[str, Any]] = field(default_factory=list)
+    reliability: dict[str, list[float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The machine-readable scores."""
@@ -74,6 +80,7 @@ class Scores:
             "grouped_by": self.grouped_by,
             "wrong_share": wrong_share(self.confusion),
             "per_image": self.per_image,
+            "reliability": self.reliability,
         }
 
 
@@ -117,7 +124,7 @@ def group_names(names: Sequence[str], by: str = "auto") -> tuple[str, list[str]]
 def pair_folders(predictions: Path, masks: Path, group: str = "auto") -> list[Pair]:
     """Match `NAME_mask.png` or `NAME.*` in `predictions` with `NAME.*` in `masks`.
 
-    Predictions without a mask are left out, with a warning.
+    Predictions without a mask are left out, with a warning. Confidence pictures beside the predictions are taken along.
 
     Raises:
         DataError: if a folder is missing or has no images, a mask has no prediction, or two files share a name.
@@ -134,7 +141,7 @@ def pair_folders(predictions: Path, masks: Path, group: str = "auto") -> list[Pa
     _warn_of_unused(Path(predictions), set(found) - set(matched.values()), matched)
     _, groups = group_names(list(matched), group)
     return [
-        Pair(name, found[match], truths[name], which)
+        Pair(name, found[match], truths[name], which, confidence_beside(found[match]))
         for (name, match), which in zip(matched.items(), groups, strict=True)
     ]
 
@@ -158,7 +165,7 @@ def _warn_of_unused(folder: Path, unused: set[str], matched: dict[str, str]) -> 
     """Say which predictions were not scored; pictures that lie beside the masks of `predict` are none."""
     suffixed = any(name != match for name, match in matched.items())
     left = sorted(name for name in unused if name.endswith("_mask") or not suffixed)
-    left = [name for name in left if not name.endswith("_overlay")]
+    left = [name for name in left if not name.endswith(("_overlay", "_confidence"))]
     if left:
         log.warning("%s: %d predictions have no mask and are not scored, for example %s", folder, len(left), left[0])
 
@@ -206,16 +213,22 @@ def evaluate_pairs(
     count = len(tissues)
     groups: dict[str, ConfusionMatrix] = {}
     boundaries = BoundaryCounts(count)
+    calibration = CalibrationCounts()
     per_image = []
-    for done, (pair, (confusion, edges)) in enumerate(zip(pairs, _each_pair(pairs, tissues), strict=True), start=1):
+    counted = zip(pairs, _each_pair(pairs, tissues), strict=True)
+    for done, (pair, (confusion, edges, sureness)) in enumerate(counted, start=1):
         groups.setdefault(pair.group, ConfusionMatrix(count)).counts += confusion.counts
         boundaries.merge(edges)
+        calibration.merge(sureness)
         per_image.append({"name": pair.name, "miou": number_or_none(confusion.scores()["miou"])})
         if each is not None:
             each(pair, confusion, edges)
         if progress is not None:
             progress(done, len(pairs))
-    return scores_of(groups, boundaries, tissues, len(pairs), grouped_by, per_image)
+    scores = scores_of(groups, boundaries, tissues, len(pairs), grouped_by, per_image)
+    if any(pair.confidence is None for pair in pairs):
+        return scores
+    return replace(scores, values=scores.values | {"ece": calibration.ece()}, reliability=calibration.bins())
 
 
 def scores_of(
@@ -247,7 +260,10 @@ def scores_of(
     return Scores(values, total.counts, images, len(groups), grouped_by, per_image)
 
 
-def _each_pair(pairs: Sequence[Pair], tissues: TissueSet) -> Iterator[tuple[ConfusionMatrix, BoundaryCounts]]:
+_Counts = tuple[ConfusionMatrix, BoundaryCounts, CalibrationCounts]
+
+
+def _each_pair(pairs: Sequence[Pair], tissues: TissueSet) -> Iterator[_Counts]:
     """Score pairs in threads, in order; the first error stops the rest."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         jobs = [pool.submit(_score_pair, pair, tissues) for pair in pairs]
@@ -263,14 +279,20 @@ def number_or_none(value: Any) -> float | None:
     return None if math.isnan(float(value)) else float(value)
 
 
-def _score_pair(pair: Pair, tissues: TissueSet) -> tuple[ConfusionMatrix, BoundaryCounts]:
+def _score_pair(pair: Pair, tissues: TissueSet) -> _Counts:
     prediction, truth = read_mask(pair.prediction, tissues), read_mask(pair.truth, tissues)
     if prediction.shape != truth.shape:
         raise DataError(
             f"{pair.prediction}: is {prediction.shape[1]}×{prediction.shape[0]} px, but {pair.truth} is "
             f"{truth.shape[1]}×{truth.shape[0]} px."
         )
-    confusion, boundaries = ConfusionMatrix(len(tissues)), BoundaryCounts(len(tissues))
+    confusion, boundaries, calibration = (
+        ConfusionMatrix(len(tissues)),
+        BoundaryCounts(len(tissues)),
+        CalibrationCounts(),
+    )
     confusion.update(prediction, truth)
     boundaries.update(prediction, truth)
-    return confusion, boundaries
+    if pair.confidence is not None:
+        calibration.update(prediction, truth, read_confidence(pair.confidence, truth.shape), len(tissues))
+    return confusion, boundaries, calibration

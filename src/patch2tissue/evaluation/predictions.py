@@ -12,6 +12,7 @@ from patch2tissue.atomic import write_text
 from patch2tissue.config import RunConfig
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
+from patch2tissue.inference.confidence import confidence_file
 from patch2tissue.inference.predict import predict_images
 from patch2tissue.progress import console
 from patch2tissue.run_folder import RunFolder
@@ -48,14 +49,15 @@ def ensure_predictions(
     """
     out = run.predictions(name)
     files = [out / f"{patch.name}_mask.png" for patch in patches]
+    written = [*files, *(confidence_file(file) for file in files)]
     maker = _maker(run, config, name)
     current = _are_current(files, out / RECORD, maker, network_folder(run, name))
-    if not current or not all(file.is_file() for file in files):
+    if not current or not all(file.is_file() for file in written):
         if progress:
             console.print(f"predicting the test split: {name.replace('_', ' ')}", highlight=False)
         (out / RECORD).unlink(missing_ok=True)
         if not current:
-            for file in files:
+            for file in written:
                 file.unlink(missing_ok=True)
         results = predict_images(
             run.path,

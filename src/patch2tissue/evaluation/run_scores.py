@@ -17,6 +17,7 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.evaluation.folders import Pair, Scores, evaluate_pairs, group_names
 from patch2tissue.evaluation.label_noise import pseudo_label_noise
 from patch2tissue.evaluation.predictions import ensure_predictions, network_folder
+from patch2tissue.inference.confidence import confidence_beside
 from patch2tissue.progress import console
 from patch2tissue.run_folder import ROUND_VARIANTS, RunFolder
 from patch2tissue.tissues import TissueSet
@@ -150,7 +151,7 @@ def _score_all(compared: Compared, tissues: TissueSet, bars: Progress, part: str
 def _score(patches: Sequence[Patch], files: Sequence[Path], tissues: TissueSet, bars: Progress, title: str) -> Scores:
     grouped_by, groups = group_names([patch.name for patch in patches])
     pairs = [
-        Pair(patch.name, file, patch.mask, group)
+        Pair(patch.name, file, patch.mask, group, confidence_beside(file))
         for patch, file, group in zip(patches, files, groups, strict=True)
         if patch.mask is not None
     ]

@@ -19,6 +19,7 @@ COLUMNS = {
     "dice": "Dice",
     "boundary_f_2px": "BF 2 px",
     "boundary_f_5px": "BF 5 px",
+    "ece": "ECE",
 }
 """Columns of a score table, in order."""
 

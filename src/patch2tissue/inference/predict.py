@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from patch2tissue.atomic import atomic_path, remove_abandoned
 from patch2tissue.data.images import image_size, read_image, read_mask, write_mask
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.areas import TissueArea, tissue_areas, write_areas
+from patch2tissue.inference.confidence import write_confidence
 from patch2tissue.inference.overlay import overlay_picture
 from patch2tissue.inference.predictor import Prediction, Predictor
 from patch2tissue.inference.selection import find_images, refuse_overwriting
@@ -59,14 +60,15 @@ def predict_images(
     device: str | None = None,
     um_per_pixel: float | None = None,
     overlay: bool = True,
+    confidence: bool = True,
     probabilities: bool = False,
     resume: bool = False,
     progress: bool = True,
 ) -> list[ImageResult]:
     """Draw tissue maps of images of any size.
 
-    Writes `NAME_mask.png` (palette), `NAME_overlay.png`, and `areas.csv`. An image that cannot be read is reported in
-    its result and does not stop the others.
+    Writes `NAME_mask.png` (palette), `NAME_confidence.png` (grey), `NAME_overlay.png`, and `areas.csv`. An image that
+    cannot be read is reported in its result and does not stop the others.
 
     Args:
         run: run folder.
@@ -78,6 +80,7 @@ def predict_images(
         device: see `Predictor.from_run`.
         um_per_pixel: resolution of the images in µm per pixel; None: that of the tissue set, if it has one.
         overlay: write overlays.
+        confidence: write confidence pictures: uint8 [H, W], 255 times the probability of the pixel's tissue.
         probabilities: write `NAME_probabilities.npz` with `probabilities`, float16 [K, H, W].
         resume: keep masks that are there already.
         progress: show a bar.
@@ -106,7 +109,7 @@ def predict_images(
 
     def read(path: Path) -> np.ndarray | ImageResult:
         try:
-            finished = _finished(path, out, tissues, resolution) if resume else None
+            finished = _finished(path, out, tissues, resolution, confidence=confidence) if resume else None
             return finished or read_image(path)
         except DataError as error:
             return ImageResult(path, None, error=str(error))
@@ -118,9 +121,19 @@ def predict_images(
         for group in _groups(shown, predictor, results):
             predictions = predictor.predict_arrays([image for _, image in group])
             for (path, image), prediction in zip(group, predictions, strict=True):
-                kept = prediction if probabilities else Prediction(prediction.mask, np.empty(0, np.float32))
+                # what is not written shall not wait in memory
+                kept = prediction if probabilities else replace(prediction, probabilities=np.empty(0, np.float32))
                 job = writers.submit(
-                    _write, path, image, kept, out, tissues, resolution, overlay=overlay, keep=probabilities
+                    _write,
+                    path,
+                    image,
+                    kept,
+                    out,
+                    tissues,
+                    resolution,
+                    overlay=overlay,
+                    confidence=confidence,
+                    probabilities=probabilities,
                 )
                 writes.append((prediction.mask.size, job))
             # what is written is let go of, so that a long list does not fill the memory
@@ -133,9 +146,13 @@ def predict_images(
     return ordered
 
 
-def _finished(path: Path, out: Path, tissues: TissueSet, resolution: float | None) -> ImageResult | None:
-    """What an earlier call wrote for an image, None if there is nothing or it is damaged."""
+def _finished(
+    path: Path, out: Path, tissues: TissueSet, resolution: float | None, *, confidence: bool
+) -> ImageResult | None:
+    """What an earlier call wrote for an image, None if it is not all there or is damaged."""
     target = out / f"{path.stem}_mask.png"
+    if confidence and not (out / f"{path.stem}_confidence.png").is_file():
+        return None
     try:
         mask = read_mask(target, tissues) if target.is_file() else None
     except DataError:
@@ -197,13 +214,16 @@ def _write(
     resolution: float | None,
     *,
     overlay: bool,
-    keep: bool,
+    confidence: bool,
+    probabilities: bool,
 ) -> ImageResult:
     """Write the files of one image, the mask last: it marks the image as done."""
     if overlay:
         with atomic_path(out / f"{path.stem}_overlay.png") as temporary:
             overlay_picture(image, prediction.mask, tissues).save(temporary, format="PNG")
-    if keep:
+    if confidence:
+        write_confidence(out / f"{path.stem}_confidence.png", prediction.confidence)
+    if probabilities:
         with atomic_path(out / f"{path.stem}_probabilities.npz") as temporary:
             np.savez_compressed(temporary, probabilities=prediction.probabilities.astype(np.float16))
     target = out / f"{path.stem}_mask.png"

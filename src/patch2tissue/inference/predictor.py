@@ -14,6 +14,7 @@ from patch2tissue.config import InferenceConfig
 from patch2tissue.craanet.network import CRAANet, load_craanet
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
+from patch2tissue.inference.confidence import LEVELS, apply_temperature, confidence_map
 from patch2tissue.inference.symmetries import average_symmetries
 from patch2tissue.inference.tiling import Network, predict_batch, predict_tiled
 from patch2tissue.pfscnet.network import PFSCNet, load_pfscnet
@@ -29,10 +30,12 @@ class Prediction:
     Attributes:
         mask: uint8 [H, W]: tissue 0..K-1, or the set's background index where the white-background rule applies.
         probabilities: float32 [K, H, W]; sum to one over tissues.
+        confidence: uint8 [H, W] in 1/255: the probability of the pixel's tissue; 255 in background.
     """
 
     mask: np.ndarray
     probabilities: np.ndarray
+    confidence: np.ndarray
 
 
 class Predictor:
@@ -45,6 +48,7 @@ class Predictor:
         classifier: CRAANet, needed for the image-level gate only.
         device: where to compute.
         dtype: autocast type, None for float32.
+        temperature: divides logits before probabilities and confidence are given; masks do not depend on it.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Predictor:
         classifier: CRAANet | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
+        temperature: float = 1.0,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -63,6 +68,7 @@ class Predictor:
         self.settings = settings
         self.classifier = None if classifier is None else classifier.to(self.device).eval()
         self.dtype = dtype
+        self.temperature = temperature
 
     @classmethod
     def from_run(
@@ -151,10 +157,13 @@ class Predictor:
 
     def _prediction(self, image: np.ndarray, probabilities: np.ndarray) -> Prediction:
         mask = probabilities.argmax(axis=0).astype(np.uint8)
+        probabilities = apply_temperature(probabilities, self.temperature)
+        confidence = confidence_map(probabilities)
         background = self.tissues.background
         if background is not None and background.white_above is not None:
-            mask[white_pixels(image, background.white_above)] = background.index
-        return Prediction(mask, probabilities)
+            white = white_pixels(image, background.white_above)
+            mask[white], confidence[white] = background.index, LEVELS
+        return Prediction(mask, probabilities, confidence)
 
     def _network(self) -> Network:
         return self._gated(average_symmetries(self._probabilities) if self.settings.symmetries else self._probabilities)

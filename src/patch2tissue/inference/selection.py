@@ -10,7 +10,7 @@ from patch2tissue.data.images import IMAGE_EXTENSIONS
 from patch2tissue.data.layouts import image_files, image_folder
 from patch2tissue.errors import DataError
 
-RESULTS = ("_mask.png", "_overlay.png", "_probabilities.npz")
+RESULTS = ("_mask.png", "_confidence.png", "_overlay.png", "_probabilities.npz")
 """Endings of the files that a prediction writes."""
 
 

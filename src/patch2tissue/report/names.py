@@ -53,7 +53,11 @@ SCORES = {
     "dice": "Dice",
     "boundary_f_2px": "Boundary F, 2 px",
     "boundary_f_5px": "Boundary F, 5 px",
+    "ece": "Calibration error",
 }
+
+LOWER_IS_BETTER = {"ece"}
+"""Scores of which the lowest is the best."""
 
 CURVES = {
     "loss": "Total loss",

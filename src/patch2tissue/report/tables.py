@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patch2tissue.report.names import PARTS, SCORES
+from patch2tissue.report.names import LOWER_IS_BETTER, PARTS, SCORES
 from patch2tissue.report.record import RunRecord, interval, mapping, number, read_csv
 
 
@@ -46,7 +46,10 @@ def _table(
         for key, entry in entries.items()
     }
     weak = [key for key in entries if key != "full_supervision"]
-    bold = [_best({key: values[key][i] for key in weak}) for i in range(len(columns))]
+    bold = [
+        _best({key: values[key][i] for key in weak}, lowest=column in LOWER_IS_BETTER)
+        for i, column in enumerate(columns)
+    ]
     lines = []
     for key in entries:
         cells = [("–" if value is None else f"{value:.3f}", key in bold[i]) for i, value in enumerate(values[key])]
@@ -60,10 +63,10 @@ def _table(
     return ScoreTable(title, headings, lines)
 
 
-def _best(values: Mapping[str, float | None]) -> set[str]:
-    """Methods with the highest value, none if all are alike."""
+def _best(values: Mapping[str, float | None], *, lowest: bool) -> set[str]:
+    """Methods with the best value, none if all are alike."""
     known = {key: value for key, value in values.items() if value is not None}
-    best = {key for key, value in known.items() if value == max(known.values())}
+    best = {key for key, value in known.items() if value == (min if lowest else max)(known.values())}
     return best if len(best) < len(known) else set()
 
 
