@@ -68,7 +68,10 @@ def fabricate() -> Callable[..., Path]:
         if layout == "wsss4luad":
             return f"{436720 + number % 5}-{number}-17-[{', '.join(map(str, present))}]"
         digits = "".join(map(str, present))
-        return f"TCGA-A{number % 5}-A0SK-DX1_xmin{45749 + number}_ymin25055_MPP-0.2500+0[{digits}]"
+        # no split has a patient of another one
+        return (
+            f"TCGA-A{number % 5 + 5 * (number // 1000)}-A0SK-DX1_xmin{45749 + number}_ymin25055_MPP-0.2500+0[{digits}]"
+        )
 
     def make(folder: Path, layout: str, *, train: int = 12, test: int = 4, side: int = 32, seed: int = 0) -> Path:
         rng = np.random.default_rng(seed)

@@ -23,13 +23,15 @@ from patch2tissue.craanet.accumulation import AttentionMemory
 from patch2tissue.craanet.network import load_craanet
 from patch2tissue.craanet.training import train_craanet
 from patch2tissue.data.canvas import canvas_size
-from patch2tissue.data.layouts import load_split
-from patch2tissue.data.patches import Patch
+from patch2tissue.data.layouts import load_images_and_masks, load_split
+from patch2tissue.data.patches import Patch, shared_patients
 from patch2tissue.data.regions import cut_regions
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError, WriteError
+from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
+from patch2tissue.inference.training_distribution import DISTRIBUTION_FILE, learn_distribution
 from patch2tissue.labelling.exchange import unseen_by_training
-from patch2tissue.pfscnet.network import PFSCNet
+from patch2tissue.pfscnet.network import PFSCNet, load_pfscnet
 from patch2tissue.pfscnet.rounds import train_rounds
 from patch2tissue.pfscnet.training import train_pfscnet
 from patch2tissue.pretraining.training import pretrain_encoder, start_from
@@ -37,6 +39,7 @@ from patch2tissue.progress import console
 from patch2tissue.pseudo_labels.baselines import generate_cam_labels
 from patch2tissue.pseudo_labels.generate import generate_pseudo_labels
 from patch2tissue.run_folder import RunFolder
+from patch2tissue.tissues import TissueSet
 from patch2tissue.training import is_finished
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,8 @@ def run_training(
     for unseen in unseen_by_training(Path(config.data.path), config.data.layout):
         log.warning(unseen)
     patches = training_patches(config)
+    for shared in patients_in_both(config, patches):
+        log.warning(shared)
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
     side = canvas_size(patches, config.data.patch_size)
@@ -90,6 +95,7 @@ def run_training(
         make_pseudo_labels(config, run, patches, side)
     if "pfscnet" in stages:
         _train_stage2(config, run, patches, side)
+        keep_distribution(config, run, patches, side, progress=progress)
     collect_curves(run)
     return run
 
@@ -189,6 +195,11 @@ def training_patches(config: RunConfig) -> list[Patch]:
         raise DataError(f"{Path(config.data.path) / 'train'}: holds no patches to train on.")
     labels = np.array([patch.labels for patch in patches])
     counts = labels.sum(axis=0)
+    if len(patches) > 1 and (labels == labels[0]).all():
+        raise DataError(
+            f"{config.data.path}: all {len(patches)} training patches have the same label "
+            f"({_label_words(tissues, labels[0])}), so that nothing tells the tissues apart. Label patches that differ."
+        )
     for tissue, count in zip(tissues.names, counts, strict=True):
         if count == 0:
             raise DataError(
@@ -202,6 +213,33 @@ def training_patches(config: RunConfig) -> list[Patch]:
                 tissue,
             )
     return patches
+
+
+def _label_words(tissues: TissueSet, label: Sequence[int]) -> str:
+    return " + ".join(name for name, there in zip(tissues.names, label, strict=True) if there) or "no tissue"
+
+
+def patients_in_both(config: RunConfig, patches: Sequence[Patch]) -> list[str]:
+    """Warnings of patients (or slides) of train that are also among the images that scores or checkpoints come from."""
+    root, tissues = Path(config.data.path), config.tissue_set()
+    warnings = []
+    for split in ("val", "test"):
+        folder = root / split
+        if split == "test" and config.data.test_path is not None:
+            folder = Path(config.data.test_path)
+        if not folder.is_dir():
+            continue
+        try:
+            shared = shared_patients(patches, load_images_and_masks(folder, tissues))
+        except DataError:
+            continue  # scoring will say what is wrong with it
+        if shared:
+            what = "chooses the checkpoint and " if split == "val" and config.selection == "validation_masks" else ""
+            warnings.append(
+                f"{folder}: shares {len(shared)} with train, for example {next(iter(shared))}. It {what}gives scores "
+                "that flatter; keep each patient in one split (`patch2tissue check` lists them)."
+            )
+    return warnings
 
 
 def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
@@ -288,6 +326,26 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], s
             craanet=run.craanet,
             cross_entropy_only=True,
         )
+
+
+def keep_distribution(
+    config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int, *, progress: bool = True
+) -> None:
+    """Keep what the training patches look like, so that images that are unlike them can be told, unless it is there."""
+    path = run.pfscnet / DISTRIBUTION_FILE
+    if path.is_file():
+        return
+    device = choose_device(config.hardware.device)
+    set_threads(config.hardware)
+    dtype = autocast_dtype(device, config.hardware.precision)
+    network = load_pfscnet(run.pfscnet, device)
+    found = learn_distribution(network, patches, side, device=device, dtype=dtype, progress=progress)
+    if found is None:
+        log.warning(
+            "there are too few training patches to know what they look like: images unlike them will not be told of"
+        )
+    else:
+        found.save(path)
 
 
 def _validation(config: RunConfig) -> Callable[[PFSCNet], float]:

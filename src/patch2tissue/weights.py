@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,12 @@ def save_network_folder(network: nn.Module, settings: dict[str, Any], folder: Pa
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_bytes(folder / "weights.safetensors", save(tensors))
     write_text(folder / "network.json", json.dumps({"kind": kind, **settings}, indent=2))
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the weights in a folder that `save_network_folder` wrote."""
+    with (folder / "weights.safetensors").open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def load_network_folder(

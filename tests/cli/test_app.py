@@ -23,6 +23,7 @@ COMMANDS = {
     "label",
     "view",
     "train",
+    "calibrate",
     "pseudo-labels",
     "predict",
     "evaluate",

@@ -57,6 +57,7 @@ def test_writes_masks_overlays_and_areas(run: Path, images: Path, tmp_path: Path
     assert {path.name for path in out.iterdir()} == {
         *(f"{stem}_{kind}.png" for stem in "ab" for kind in ("mask", "confidence", "overlay")),
         "areas.csv",
+        "images.csv",
     }
     lines = (out / "areas.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "image,tissue,pixels,share,area_um2,area_mm2"
@@ -67,7 +68,7 @@ def test_json_is_all_there_is_on_stdout(
     run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [str(images / "*.png"), images / "b.tif"]
-    assert call(run, *files, "--out", tmp_path / "out", "--no-overlay", "--mpp", "2", "--json") == 0
+    assert call(run, *files, "--out", tmp_path / "out", "--no-overlay", "--mpp", "0.26", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert [Path(item["image"]).name for item in answer] == ["a.png", "b.tif"]
     for item, pixels in zip(answer, (20 * 24, 50 * 40), strict=True):
@@ -75,7 +76,7 @@ def test_json_is_all_there_is_on_stdout(
         assert item["error"] is None
         assert list(item["shares"]) == list(TISSUES.names)
         assert sum(item["shares"].values()) == pytest.approx(1.0)
-        assert sum(item["area_um2"].values()) == pytest.approx(4.0 * pixels)
+        assert sum(item["area_um2"].values()) == pytest.approx(0.26**2 * pixels)
     assert not list((tmp_path / "out").glob("*_overlay.png"))
 
 

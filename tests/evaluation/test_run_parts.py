@@ -242,3 +242,15 @@ def test_nothing_to_score_is_said(run: RunFolder, data: Path) -> None:
 
 def test_order_of_the_networks() -> None:
     assert run_scores.NETWORKS[0] == "full_method" and run_scores.NETWORKS[-1] == "full_supervision"
+
+
+def test_patients_of_train_among_the_test_images_are_noted(run: RunFolder, data: Path, predicted: list[Any]) -> None:
+    add_network(run)
+    assert "notes" not in score_run(run, progress=False)
+    image = next((data / "test" / "img").iterdir())
+    other = next((data / "train").glob("*.png"))
+    name = f"{other.stem.split('_')[0]}_xmin1_ymin1_MPP-0.2500+0[1000].png"
+    for kind in ("img", "mask"):
+        shutil.copy(data / "test" / kind / image.name, data / "test" / kind / name)
+    (note,) = score_run(run, progress=False)["notes"]
+    assert note.startswith("the test scores flatter: 1 of the test images' patients or slides (patient TCGA-A")

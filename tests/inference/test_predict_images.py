@@ -67,9 +67,8 @@ def test_masks_overlays_and_areas(
     results = predict_images(colour_run, [tmp_path / "images"], tmp_path / "out", um_per_pixel=2.0, progress=False)
     assert [result.image.name for result in results] == sorted(SIZES)
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {f"{stem}_{kind}.png" for stem in masks for kind in ("mask", "confidence", "overlay")} | {
-        "areas.csv"
-    }
+    kinds = ("mask", "confidence", "overlay")
+    assert written == {f"{stem}_{kind}.png" for stem in masks for kind in kinds} | {"areas.csv", "images.csv"}
     table = rows_of(tmp_path / "out" / "areas.csv")
     assert len(table) == 4 * len(masks)
     for result in results:
@@ -154,7 +153,12 @@ def test_probabilities_are_written_when_asked_for(
         confidence=False,
         progress=False,
     )
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a_mask.png", "a_probabilities.npz", "areas.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "a_mask.png",
+        "a_probabilities.npz",
+        "areas.csv",
+        "images.csv",
+    }
     with np.load(tmp_path / "out" / "a_probabilities.npz", allow_pickle=False) as content:
         found = content["probabilities"]
     assert found.dtype == np.float16
@@ -162,7 +166,7 @@ def test_probabilities_are_written_when_asked_for(
     np.testing.assert_array_equal(found.argmax(axis=0), masks["a"])
 
 
-def test_the_confidence_is_the_probability_of_the_tissue_and_full_in_background(
+def test_the_confidence_is_the_probability_of_the_tissue_and_zero_in_background(
     colour_run: Path, network: ColourNetwork, tmp_path: Path
 ) -> None:
     between = np.random.default_rng(0).integers(60, 200, (30, 20, 3)).astype(np.uint8)
@@ -176,7 +180,7 @@ def test_the_confidence_is_the_probability_of_the_tissue_and_full_in_background(
     white = np.full((16, 16, 3), 250, np.uint8)
     predictor = Predictor(network, load_tissue_set("luad-histoseg"), InferenceConfig())  # type: ignore[arg-type]
     prediction = predictor.predict_array(white)
-    assert (prediction.mask == 4).all() and (prediction.confidence == 255).all()
+    assert (prediction.mask == 4).all() and not prediction.confidence.any()
 
 
 def test_resume_keeps_what_is_there_and_repairs_what_is_damaged(

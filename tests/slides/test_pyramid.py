@@ -21,7 +21,9 @@ from patch2tissue.slides.pyramid import (
     level_shapes,
     majority,
     mean,
+    mean_of_known,
     write_classes_tiff,
+    write_confidence_tiff,
     write_picture_tiff,
     write_probability_tiff,
 )
@@ -63,6 +65,33 @@ def test_mean_pixel_by_pixel(values: np.ndarray) -> None:
     height, width, channels = even.shape
     sums = even.reshape(height // 2, 2, width // 2, 2, channels).sum(axis=(1, 3))
     np.testing.assert_array_equal(mean(values), np.floor(sums / 4 + 0.5))
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 0, 1, 40, 255])))
+def test_the_mean_of_what_is_known(values: np.ndarray) -> None:
+    found = mean_of_known(values)
+    even = np.pad(values, [(0, length % 2) for length in values.shape], mode="edge").astype(int)
+    for y, x in np.ndindex(found.shape):
+        four = even[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        known = four[four > 0]
+        assert found[y, x] == (np.floor(known.mean() + 0.5) if known.size else 0)
+
+
+def test_confidence_has_a_quarter_of_the_resolution(tmp_path: Path, small_pages: None) -> None:
+    confidence = np.random.default_rng(0).integers(1, 256, (333, 401)).astype(np.uint8)
+    confidence[:50] = 0
+    for name in "ab":
+        write_confidence_tiff(tmp_path / f"{name}.tif", ArrayRows(confidence), (0.5, 0.25))
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif"]
+    found = tifffile.imread(tmp_path / "a.tif", level=0)
+    np.testing.assert_array_equal(found, mean_of_known(mean_of_known(confidence)))
+    assert not found[:12].any() and found[13:].all()
+    with openslide.OpenSlide(str(tmp_path / "a.tif")) as opened:
+        assert opened.dimensions == (101, 84) and opened.level_count == 2
+        assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(2.0, rel=1e-4)
+        assert float(opened.properties["openslide.mpp-y"]) == pytest.approx(1.0, rel=1e-4)
 
 
 @pytest.fixture

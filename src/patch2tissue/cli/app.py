@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from patch2tissue import __version__
+from patch2tissue.cli.calibrate import calibrate
 from patch2tissue.cli.check import check
 from patch2tissue.cli.compare import compare
 from patch2tissue.cli.demo import demo
@@ -49,7 +50,7 @@ app = typer.Typer(
 _PANELS = {
     "Start here": (doctor, demo),
     "Data": (synthetic, check, patches, label),
-    "Train and predict": (train, pseudo_labels, predict),
+    "Train and predict": (train, pseudo_labels, calibrate, predict),
     "Judge": (evaluate, score, compare, report, view),
 }
 for _panel, _commands in _PANELS.items():

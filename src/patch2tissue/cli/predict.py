@@ -63,6 +63,8 @@ def predict(
                 "mask": None if result.mask is None else str(result.mask),
                 "shares": {area.tissue: area.share for area in result.areas},
                 "area_um2": {area.tissue: area.area_um2 for area in result.areas},
+                "confidence": result.confidence,
+                "familiarity": None if result.familiarity is None else result.familiarity._asdict(),
                 "error": result.error,
             }
             for result in results

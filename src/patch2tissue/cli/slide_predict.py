@@ -45,6 +45,9 @@ def slide_predict(
         typer.Option("--simplify", min=0.0, help="Tolerance of the polygons in map pixels; 0: along pixel edges."),
     ] = 1.0,
     compress: Annotated[bool, typer.Option("--gzip", help="Write .geojson.gz, which QuPath opens as well.")] = False,
+    confidence: Annotated[
+        bool, typer.Option("--confidence/--no-confidence", help="Write a pyramid of how sure each place is.")
+    ] = True,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write a pyramid of probabilities (OME-TIFF).")
     ] = False,
@@ -84,7 +87,7 @@ def slide_predict(
             um_per_pixel=model_mpp,
             tissue="everywhere" if everywhere else tissue_mask or "found",
             workers=workers,
-            outputs=OutputOptions(form.value, polygons, simplify, compress, probabilities),
+            outputs=OutputOptions(form.value, polygons, simplify, compress, probabilities, confidence),
         ),
         symmetries=symmetries,
         gate=gate,

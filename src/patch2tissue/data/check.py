@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -12,7 +12,7 @@ from pathlib import Path
 from patch2tissue.data.check_files import Facts, Notes, collect_split, examine
 from patch2tissue.data.check_report import DataReport, Level, Problem, SplitReport
 from patch2tissue.data.layouts import LAYOUTS, SPLITS, labels_file
-from patch2tissue.data.patches import Patch
+from patch2tissue.data.patches import Patch, shared_patients
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.tissues import TissueSet
 
@@ -175,20 +175,9 @@ def _find_repeated(splits: dict[str, list[Patch]], facts: dict[Path, Facts], not
 
 def _find_shared_patients(splits: dict[str, list[Patch]], notes: Notes) -> None:
     """Note patients, or where names tell none slides, that are in two splits; with train it is an error."""
-    holders: dict[str, dict[str, list[Patch]]] = {split: defaultdict(list) for split in splits}
-    for split, patches in splits.items():
-        for patch in patches:
-            if patch.patient is not None:
-                holders[split][f"patient {patch.patient}"].append(patch)
-            else:
-                # a whole image in val may be the region that train's patches were cut from
-                holders[split][f"slide {patch.slide or patch.name}"].append(patch)
     for one, other in combinations(splits, 2):
         level: Level = "error" if one == "train" else "warning"
-        for holder in sorted(holders[one].keys() & holders[other].keys()):
-            ours, theirs = holders[one][holder], holders[other][holder]
-            if holder.startswith("slide") and all(patch.slide is None for patch in (*ours, *theirs)):
-                continue  # merely the same name, which is noted already
+        for holder, (ours, theirs) in shared_patients(splits[one], splits[other]).items():
             images = "1 image" if len(ours) == 1 else f"{len(ours)} images"
             text = (
                 f"{holder} is in {one} ({images}) and in {other} ({len(theirs)}), so that scores on {other} flatter. "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from patch2tissue.atomic import atomic_path
 from patch2tissue.data.mask_values import from_colors, from_palette, values_in
@@ -197,7 +199,30 @@ def palette_image(mask: np.ndarray, tissues: TissueSet) -> Image.Image:
     return image
 
 
-def write_mask(path: Path, mask: np.ndarray, tissues: TissueSet) -> None:
-    """Write a mask [H, W] uint8 (0..K-1, 255 where not scored) as a palette PNG in the set's colours, atomically."""
+_FACTS = "patch2tissue"
+
+
+def write_mask(path: Path, mask: np.ndarray, tissues: TissueSet, facts: dict[str, float] | None = None) -> None:
+    """Write a mask [H, W] uint8 (0..K-1, 255 where not scored) as a palette PNG in the set's colours, atomically.
+
+    Args:
+        path: the file.
+        mask: see above.
+        tissues: gives the colours.
+        facts: numbers about the image, kept in the file so that `read_facts` finds them.
+    """
+    text = PngInfo()
+    if facts is not None:
+        text.add_text(_FACTS, json.dumps(facts))
     with atomic_path(path) as temporary:
-        palette_image(mask, tissues).save(temporary, format="PNG")
+        palette_image(mask, tissues).save(temporary, format="PNG", pnginfo=text)
+
+
+def read_facts(path: Path) -> dict[str, float]:
+    """The numbers that `write_mask` put into a file; empty if there are none."""
+    try:
+        with Image.open(path) as image:
+            found = json.loads(getattr(image, "text", {}).get(_FACTS, "{}"))
+        return {str(name): float(value) for name, value in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

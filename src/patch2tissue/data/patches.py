@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,3 +28,29 @@ class Patch:
     mask: Path | None = None
     patient: str | None = None
     slide: str | None = None
+
+
+def shared_patients(one: Iterable[Patch], other: Iterable[Patch]) -> dict[str, tuple[list[Patch], list[Patch]]]:
+    """Patients, or where names tell none slides, that two splits have in common, with their patches in each.
+
+    >>> a, b = Patch(Path("x.png"), "x", patient="A1"), Patch(Path("y.png"), "y", patient="A1")
+    >>> list(shared_patients([a], [b]))
+    ['patient A1']
+    """
+    ours, theirs = _by_holder(one), _by_holder(other)
+    found = {}
+    for holder in sorted(ours.keys() & theirs.keys()):
+        both = ours[holder], theirs[holder]
+        # without patient and slide it is merely the same name, which is another fault
+        if holder.startswith("patient") or any(patch.slide is not None for patch in (*both[0], *both[1])):
+            found[holder] = both
+    return found
+
+
+def _by_holder(patches: Iterable[Patch]) -> dict[str, list[Patch]]:
+    held: dict[str, list[Patch]] = defaultdict(list)
+    for patch in patches:
+        # a whole image in val may be the region that train's patches were cut from
+        known = patch.patient is not None
+        held[f"patient {patch.patient}" if known else f"slide {patch.slide or patch.name}"].append(patch)
+    return held

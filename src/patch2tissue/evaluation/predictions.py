@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.inference.confidence import confidence_file
 from patch2tissue.inference.predict import predict_images
+from patch2tissue.inference.temperature import read_temperature
 from patch2tissue.progress import console
 from patch2tissue.run_folder import RunFolder
+from patch2tissue.weights import weights_digest
 
 RECORD = "made_with.json"
 """File beside the predictions: which weights and settings they come from."""
@@ -77,9 +78,12 @@ def ensure_predictions(
 
 
 def _maker(run: RunFolder, config: RunConfig, name: str) -> dict[str, Any]:
-    with (network_folder(run, name) / "weights.safetensors").open("rb") as stream:
-        weights = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"weights": weights, "inference": config.inference.model_dump(mode="json", exclude={"batch_size"})}
+    folder = network_folder(run, name)
+    return {
+        "weights": weights_digest(folder),
+        "temperature": read_temperature(folder),
+        "inference": config.inference.model_dump(mode="json", exclude={"batch_size"}),
+    }
 
 
 def _are_current(files: Sequence[Path], record: Path, maker: dict[str, Any], network: Path) -> bool:

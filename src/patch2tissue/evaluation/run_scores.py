@@ -13,7 +13,8 @@ from rich.progress import Progress
 from patch2tissue.atomic import write_text
 from patch2tissue.config import RunConfig
 from patch2tissue.data.layouts import load_images_and_masks, load_split
-from patch2tissue.data.patches import Patch
+from patch2tissue.data.patches import Patch, shared_patients
+from patch2tissue.errors import DataError
 from patch2tissue.evaluation.folders import Pair, Scores, evaluate_pairs, group_names
 from patch2tissue.evaluation.label_noise import pseudo_label_noise
 from patch2tissue.evaluation.predictions import ensure_predictions, network_folder
@@ -91,6 +92,7 @@ def score_run(run: RunFolder, *, progress: bool = True) -> dict[str, Any]:
     if "pseudo_labels" not in scores and "test" not in scores:
         notes.append(f"there is nothing to score: {_why_nothing(run, config, tissues)}")
     notes += _notes_on_split(config, [patch for patches, _ in predicted.values() for patch in patches])
+    notes += _notes_on_patients(config, tissues, [patch for patches, _ in predicted.values() for patch in patches])
     if notes:
         scores["notes"] = notes
     write_text(run.path / "scores_detail.json", json.dumps(detail))
@@ -133,6 +135,21 @@ def _notes_on_split(config: RunConfig, patches: Sequence[Patch]) -> list[str]:
         return []
     chosen = ", whose masks also chose the checkpoint" if config.selection == "validation_masks" else ""
     return [f"the test scores are of val{chosen}: there is no test split with masks"]
+
+
+def _notes_on_patients(config: RunConfig, tissues: TissueSet, patches: Sequence[Patch]) -> list[str]:
+    """Say so where images that scores come from are of patients, or slides, that the run was trained on."""
+    if not patches:
+        return []
+    try:
+        train = load_split(Path(config.data.path), "train", tissues, config.data.layout)
+    except DataError:
+        return []  # the data are gone; there is nothing to compare with
+    shared = shared_patients(train, patches)
+    if not shared:
+        return []
+    example = next(iter(shared))
+    return [f"the test scores flatter: {len(shared)} of the test images' patients or slides ({example}) are in train"]
 
 
 def _why_nothing(run: RunFolder, config: RunConfig, tissues: TissueSet) -> str:

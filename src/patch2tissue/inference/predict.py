@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,17 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from patch2tissue.atomic import atomic_path, remove_abandoned
-from patch2tissue.data.images import image_size, read_image, read_mask, write_mask
+from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
+from patch2tissue.data.images import image_size, read_facts, read_image, read_mask, write_mask
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.areas import TissueArea, tissue_areas, write_areas
-from patch2tissue.inference.confidence import write_confidence
+from patch2tissue.inference.confidence import LEVELS, write_confidence
+from patch2tissue.inference.familiarity import Familiarity, unlike_training
 from patch2tissue.inference.overlay import overlay_picture
 from patch2tissue.inference.predictor import Prediction, Predictor
 from patch2tissue.inference.selection import find_images, refuse_overwriting
 from patch2tissue.progress import track
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
+
+log = logging.getLogger(__name__)
 
 __all__ = ["ImageResult", "find_images", "predict_images"]
 
@@ -41,12 +47,16 @@ class ImageResult:
         mask: the written mask, None if it failed.
         areas: one per tissue.
         error: why it failed, None if it did not.
+        confidence: mean over its pixels with tissue, 0..1; None if it failed, holds no tissue, or is not known.
+        familiarity: whether it looks like the training patches; None if that is not known.
     """
 
     image: Path
     mask: Path | None
     areas: tuple[TissueArea, ...] = ()
     error: str | None = None
+    confidence: float | None = None
+    familiarity: Familiarity | None = None
 
 
 def predict_images(
@@ -67,8 +77,10 @@ def predict_images(
 ) -> list[ImageResult]:
     """Draw tissue maps of images of any size.
 
-    Writes `NAME_mask.png` (palette), `NAME_confidence.png` (grey), `NAME_overlay.png`, and `areas.csv`. An image that
-    cannot be read is reported in its result and does not stop the others.
+    Writes `NAME_mask.png` (palette), `NAME_confidence.png` (grey), `NAME_overlay.png`, `areas.csv`, and `images.csv`,
+    which tells how sure the network is of each image and how much it looks like the training patches. An image that
+    cannot be read is reported in its result and does not stop the others. Images that do not look like training patches
+    are warned of.
 
     Args:
         run: run folder.
@@ -80,7 +92,8 @@ def predict_images(
         device: see `Predictor.from_run`.
         um_per_pixel: resolution of the images in µm per pixel; None: that of the tissue set, if it has one.
         overlay: write overlays.
-        confidence: write confidence pictures: uint8 [H, W], 255 times the probability of the pixel's tissue.
+        confidence: write confidence pictures: uint8 [H, W], 255 times the probability of the pixel's tissue, 0 in
+            background.
         probabilities: write `NAME_probabilities.npz` with `probabilities`, float16 [K, H, W].
         resume: keep masks that are there already.
         progress: show a bar.
@@ -100,6 +113,7 @@ def predict_images(
     predictor = Predictor.from_run(run, network=network, symmetries=symmetries, gate=gate, device=device)
     tissues = predictor.tissues
     resolution = um_per_pixel or tissues.um_per_pixel
+    check_resolution(um_per_pixel, tissues.um_per_pixel, "the images")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -143,7 +157,56 @@ def predict_images(
         results.update({result.image: result for result in (job.result() for _, job in writes)})
     ordered = [results[path] for path in files]
     write_areas(out / "areas.csv", [(result.image.name, area) for result in ordered for area in result.areas])
+    _write_images(out / "images.csv", ordered)
+    known = [result.familiarity for result in ordered if result.familiarity is not None]
+    what = str(ordered[0].image) if len(ordered) == 1 else f"the {len(ordered)} images"
+    for warning in unlike_training(known, what, tissues.um_per_pixel):
+        log.warning(warning)
     return ordered
+
+
+def check_resolution(images: float | None, training: float | None, what: str) -> None:
+    """Refuse images of quite another resolution than that of the training patches, and warn where it differs.
+
+    Args:
+        images: µm per pixel that the images are said to have, None if unknown.
+        training: of the training patches, likewise.
+        what: what they are.
+
+    Raises:
+        ConfigError: if one is more than twice the other.
+    """
+    if images is None or training is None:
+        return
+    ratio = max(images / training, training / images)
+    if ratio > _TOO_DIFFERENT:
+        raise ConfigError(
+            f"{what} are said to have {images:g} µm per pixel, but the network was trained at {training:g}, so that "
+            f"its maps would mean nothing. Resize them to {training:g} µm per pixel, or correct --mpp."
+        )
+    if ratio > _DIFFERENT:
+        log.warning(
+            "%s are said to have %g µm per pixel, but the network was trained at %g; expect less, or resize them",
+            what,
+            images,
+            training,
+        )
+
+
+_TOO_DIFFERENT, _DIFFERENT = 2.0, 1.1
+
+IMAGE_COLUMNS = ("image", "confidence", "texture", "colour")
+
+
+def _write_images(path: Path, results: Sequence[ImageResult]) -> None:
+    """Write `images.csv`; cells stay empty where nothing is known."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(IMAGE_COLUMNS)
+    for result in results:
+        values = (result.confidence, *(result.familiarity or (None, None)))
+        writer.writerow([result.image.name, *("" if value is None else f"{value:.4f}" for value in values)])
+    write_text(path, buffer.getvalue())
 
 
 def _finished(
@@ -157,7 +220,20 @@ def _finished(
         mask = read_mask(target, tissues) if target.is_file() else None
     except DataError:
         return None
-    return None if mask is None else ImageResult(path, target, tuple(tissue_areas(mask, tissues, resolution)))
+    return None if mask is None else _result(path, target, mask, tissues, resolution, read_facts(target))
+
+
+def _result(
+    path: Path, target: Path, mask: np.ndarray, tissues: TissueSet, resolution: float | None, facts: dict[str, float]
+) -> ImageResult:
+    known = "texture" in facts and "colour" in facts
+    return ImageResult(
+        path,
+        target,
+        tuple(tissue_areas(mask, tissues, resolution)),
+        confidence=facts.get("confidence"),
+        familiarity=Familiarity(facts["texture"], facts["colour"]) if known else None,
+    )
 
 
 def _read_ahead(
@@ -227,5 +303,12 @@ def _write(
         with atomic_path(out / f"{path.stem}_probabilities.npz") as temporary:
             np.savez_compressed(temporary, probabilities=prediction.probabilities.astype(np.float16))
     target = out / f"{path.stem}_mask.png"
-    write_mask(target, prediction.mask, tissues)
-    return ImageResult(path, target, tuple(tissue_areas(prediction.mask, tissues, resolution)))
+    facts: dict[str, float] = {}
+    given = prediction.confidence[prediction.mask < len(tissues)]
+    if given.size:
+        facts["confidence"] = round(float(given.mean()) / LEVELS, 4)
+    if prediction.familiarity is not None:
+        facts |= {kind: round(rank, 4) for kind, rank in prediction.familiarity._asdict().items()}
+    # kept in the mask, so that a call that goes on with killed work writes the same table
+    write_mask(target, prediction.mask, tissues, facts)
+    return _result(path, target, prediction.mask, tissues, resolution, facts)

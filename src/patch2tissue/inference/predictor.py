@@ -14,9 +14,12 @@ from patch2tissue.config import InferenceConfig
 from patch2tissue.craanet.network import CRAANet, load_craanet
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
-from patch2tissue.inference.confidence import LEVELS, apply_temperature, confidence_map
+from patch2tissue.inference.confidence import apply_temperature, confidence_map
+from patch2tissue.inference.familiarity import Familiarity
 from patch2tissue.inference.symmetries import average_symmetries
+from patch2tissue.inference.temperature import read_temperature
 from patch2tissue.inference.tiling import Network, predict_batch, predict_tiled
+from patch2tissue.inference.training_distribution import DISTRIBUTION_FILE, TrainingDistribution, distances_of
 from patch2tissue.pfscnet.network import PFSCNet, load_pfscnet
 from patch2tissue.pseudo_labels.background import white_pixels
 from patch2tissue.run_folder import RunFolder
@@ -30,12 +33,15 @@ class Prediction:
     Attributes:
         mask: uint8 [H, W]: tissue 0..K-1, or the set's background index where the white-background rule applies.
         probabilities: float32 [K, H, W]; sum to one over tissues.
-        confidence: uint8 [H, W] in 1/255: the probability of the pixel's tissue; 255 in background.
+        confidence: uint8 [H, W] in 1/255: the probability of the pixel's tissue; 0 in background.
+        familiarity: whether the image looks like the training patches; None if nothing is known of them, or if it is
+            all glass.
     """
 
     mask: np.ndarray
     probabilities: np.ndarray
     confidence: np.ndarray
+    familiarity: Familiarity | None = None
 
 
 class Predictor:
@@ -49,6 +55,7 @@ class Predictor:
         device: where to compute.
         dtype: autocast type, None for float32.
         temperature: divides logits before probabilities and confidence are given; masks do not depend on it.
+        distribution: of the training patches, to tell images that are unlike them.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Predictor:
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         temperature: float = 1.0,
+        distribution: TrainingDistribution | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -69,6 +77,8 @@ class Predictor:
         self.classifier = None if classifier is None else classifier.to(self.device).eval()
         self.dtype = dtype
         self.temperature = temperature
+        self.distribution = distribution
+        self._distances: list[np.ndarray] = []
 
     @classmethod
     def from_run(
@@ -106,6 +116,7 @@ class Predictor:
         where = folder.pfscnet if network == "full_method" else folder.comparison(network)
         if not (where / "network.json").is_file():
             raise DataError(f"{where}: holds no trained network. Finish `patch2tissue train` for this run first.")
+        known = where / DISTRIBUTION_FILE
         chosen = choose_device(device or config.hardware.device)
         set_threads(config.hardware)
         return cls(
@@ -115,12 +126,15 @@ class Predictor:
             classifier=load_craanet(folder.craanet, chosen) if settings.gate is not None else None,
             device=chosen,
             dtype=autocast_dtype(chosen, config.hardware.precision),
+            temperature=read_temperature(where),
+            distribution=TrainingDistribution.load(known) if known.is_file() else None,
         )
 
     def predict_array(self, image: np.ndarray) -> Prediction:
         """Predict an image of any size, uint8 RGB [H, W, 3]."""
+        self._distances.clear()
         probabilities = predict_tiled(
-            self._network(),
+            self._network(observed=True),
             image,
             tile=self.settings.tile,
             overlap=self.settings.overlap,
@@ -128,7 +142,8 @@ class Predictor:
             device=self.device,
             dtype=self.dtype,
         )
-        return self._prediction(image, probabilities)
+        seen = [found.reshape(len(found), -1) for found in self._distances]
+        return self._prediction(image, probabilities, np.concatenate(seen, axis=1) if seen else None)
 
     def predict_arrays(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Predict several images; those of one size that go through whole (`fits_whole`) share a forward pass.
@@ -138,38 +153,68 @@ class Predictor:
         """
         if len(images) < 2 or len({image.shape for image in images}) > 1 or not self.fits_whole(images[0]):
             return [self.predict_array(image) for image in images]
-        network = self._network()
+        network = self._network(observed=True)
         predictions: list[Prediction] = []
         for start in range(0, len(images), self.settings.batch_size):
             part = images[start : start + self.settings.batch_size]
+            self._distances.clear()
             found = predict_batch(network, np.stack(part), device=self.device, dtype=self.dtype)
-            predictions.extend(self._prediction(*pair) for pair in zip(part, found, strict=True))
+            seen = self._distances[0] if self._distances else None
+            for number, (image, values) in enumerate(zip(part, found, strict=True)):
+                predictions.append(self._prediction(image, values, None if seen is None else seen[:, number]))
         return predictions
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities of images of one size in one pass: uint8 RGB [B, H, W, 3] to float32 [B, K, H, W]."""
         return predict_batch(self._network(), images, device=self.device, dtype=self.dtype)
 
+    def familiarity(self, images: np.ndarray) -> Familiarity | None:
+        """Whether pictures of one size taken together look like the training patches, without predicting them.
+
+        Args:
+            images: uint8 RGB [B, H, W, 3].
+        """
+        if self.distribution is None:
+            return None
+        found = [
+            distances_of(
+                self.network, self.distribution, images[start : start + 8], device=self.device, dtype=self.dtype
+            )
+            for start in range(0, len(images), 8)
+        ]
+        return self.distribution.familiarity(np.concatenate([one.reshape(len(one), -1) for one in found], axis=1))
+
     def fits_whole(self, image: np.ndarray) -> bool:
         """Whether an image [H, W, 3] needs no tiles."""
         height, width = image.shape[:2]
         return bool(max(height, width) <= self.settings.tile)
 
-    def _prediction(self, image: np.ndarray, probabilities: np.ndarray) -> Prediction:
+    def _prediction(self, image: np.ndarray, probabilities: np.ndarray, distances: np.ndarray | None) -> Prediction:
         mask = probabilities.argmax(axis=0).astype(np.uint8)
         probabilities = apply_temperature(probabilities, self.temperature)
         confidence = confidence_map(probabilities)
         background = self.tissues.background
         if background is not None and background.white_above is not None:
             white = white_pixels(image, background.white_above)
-            mask[white], confidence[white] = background.index, LEVELS
-        return Prediction(mask, probabilities, confidence)
+            mask[white], confidence[white] = background.index, 0
+        known = self.distribution is not None and distances is not None
+        familiarity = self.distribution.familiarity(distances) if known else None  # type: ignore[union-attr, arg-type]
+        return Prediction(mask, probabilities, confidence, familiarity)
 
-    def _network(self) -> Network:
-        return self._gated(average_symmetries(self._probabilities) if self.settings.symmetries else self._probabilities)
+    def _network(self, *, observed: bool = False) -> Network:
+        """The network with what the settings ask for; observed: distances go to `_distances`."""
+        plain = self._observed if observed and self.distribution is not None else self._probabilities
+        return self._gated(average_symmetries(self._probabilities, plain) if self.settings.symmetries else plain)
 
     def _probabilities(self, images: Tensor) -> Tensor:
         return torch.softmax(self.network.segment(images).float(), dim=1)
+
+    def _observed(self, images: Tensor) -> Tensor:
+        """Probabilities; how far the images lie from the training patches costs next to nothing beside them."""
+        assert self.distribution is not None
+        logits, fine = self.network.segment_with_features(images)
+        self._distances.append(self.distribution.distance(images, fine))
+        return torch.softmax(logits.float(), dim=1)
 
     def _gated(self, network: Network) -> Network:
         """Let tissues that CRAANet finds absent from a tile get no pixels of it."""

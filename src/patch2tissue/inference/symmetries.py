@@ -9,14 +9,20 @@ from patch2tissue.data.augment import SYMMETRIES, apply_symmetry, invert_symmetr
 from patch2tissue.inference.tiling import Network
 
 
-def average_symmetries(network: Network) -> Network:
-    """Wrap a network so that it returns the mean over the 8 symmetries of its input, mapped back exactly."""
+def average_symmetries(network: Network, upright: Network | None = None) -> Network:
+    """Wrap a network so that it returns the mean over the 8 symmetries of its input, mapped back exactly.
+
+    Args:
+        network: what is wrapped.
+        upright: takes its place for the input as it is, None for the same network.
+    """
 
     def averaged(images: Tensor) -> Tensor:
         total: Tensor | None = None
         for operation in range(SYMMETRIES):
             view = apply_symmetry(images, operation).contiguous(memory_format=torch.channels_last)
-            found = invert_symmetry(network(view), operation)
+            of_view = network if operation or upright is None else upright
+            found = invert_symmetry(of_view(view), operation)
             total = found if total is None else total + found
         assert total is not None
         return total / SYMMETRIES

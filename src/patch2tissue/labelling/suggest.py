@@ -15,11 +15,11 @@ import numpy as np
 
 from patch2tissue.data.images import read_image
 from patch2tissue.errors import DataError
-from patch2tissue.inference.slides.state import content_hash
 from patch2tissue.labelling.pool import find_pool
 from patch2tissue.labelling.queue import shuffled
 from patch2tissue.labelling.store import DATABASE, LabelStore
 from patch2tissue.run_folder import RunFolder
+from patch2tissue.weights import weights_digest
 
 BATCH = 16
 
@@ -33,7 +33,7 @@ def model_of(run: Path) -> str:
     weights = RunFolder(Path(run)).craanet / "weights.safetensors"
     if not weights.is_file():
         raise DataError(f"{run}: holds no trained CRAANet. Finish `patch2tissue train` for this run first.")
-    return content_hash(weights)
+    return weights_digest(weights.parent)
 
 
 def suggest(run: Path, folder: Path, store: LabelStore) -> int:

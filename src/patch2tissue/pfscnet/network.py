@@ -108,20 +108,32 @@ class PFSCNet(nn.Module):
         Args:
             images: float RGB in 0..1, [B, 3, H, W].
         """
-        decoded = self._decoded(images)
+        decoded = self._decoded(self._features(images))
         embedding = F.normalize(self.embedding_head(decoded).float(), dim=1)
         return PFSCNetOutput(self._logits(decoded, images), embedding)
 
     def segment(self, images: Tensor) -> Tensor:
         """The logits of `forward` without the embedding, which only training needs."""
-        return self._logits(self._decoded(images), images)
+        return self.segment_with_features(images)[0]
 
-    def _decoded(self, images: Tensor) -> Tensor:
-        """Decoder features [B, C, h, w] of images that are padded to a multiple of the output stride."""
+    def segment_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K, H, W], and the encoder's features at stride 4 that they come from, see `fine_features`."""
+        features = self._features(images)
+        return self._logits(self._decoded(features), images), features[self.fine]
+
+    def fine_features(self, images: Tensor) -> Tensor:
+        """The encoder's features at stride 4: [B, C, h, w] where h is ⌈H/4⌉ or, by padding, a little more."""
+        return self._features(images)[self.fine]
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Features of images that are padded to a multiple of the output stride."""
         stride = self.encoder.output_stride
         below, right = -images.shape[-2] % stride, -images.shape[-1] % stride
         padded = F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
-        features = self.encoder(padded)
+        features: list[Tensor] = self.encoder(padded)
+        return features
+
+    def _decoded(self, features: list[Tensor]) -> Tensor:
         decoded: Tensor = self.decoder([None, None, features[self.fine], features[-1]])
         return decoded
 

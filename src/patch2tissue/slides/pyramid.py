@@ -100,6 +100,31 @@ def write_probability_tiff(path: Path, rows: Rows, tissues: TissueSet, um_per_pi
             _write_level(file, source, level, len(shapes), um_per_pixel, "ome", {"photometric": "minisblack"}, metadata)
 
 
+def write_confidence_tiff(path: Path, rows: Rows, um_per_pixel: tuple[float, float]) -> None:
+    """Write confidence as a grey pyramid of a quarter of the map's resolution, atomically; same confidence, same bytes.
+
+    The network's own output has a pixel for each four; more would take far more room than the map and tell nothing.
+
+    Args:
+        path: the file to write.
+        rows: uint8 [H, W] in 1/255, 0 where there is no tissue.
+        um_per_pixel: (x, y) of the map.
+    """
+    height, width = rows.shape
+    quarter = (-(-height // 4), -(-width // 4))
+    step = TILE  # a multiple of 4
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(path), dir=path.parent) as folder:
+        small = RowFile(Path(folder) / "quarter.raw", quarter, create=True, durable=False)
+        for top in range(0, height, step):
+            strip = rows.read(top, min(height, top + step))
+            small.write(top // 4, mean_of_known(mean_of_known(strip)))
+        shapes = level_shapes(*quarter)
+        coarser = (4 * um_per_pixel[0], 4 * um_per_pixel[1])
+        with _writer(path, "tiff") as (file, levels):
+            for level, source in levels(small, shapes, mean_of_known):
+                _write_level(file, source, level, len(shapes), coarser, "tiff", {"photometric": "minisblack"}, {})
+
+
 def write_picture_tiff(
     path: Path, rows: Rows, um_per_pixel: tuple[float, float], *, quality: int = 90, description: str | None = None
 ) -> None:
@@ -243,6 +268,14 @@ def mean(strip: np.ndarray) -> np.ndarray:
     """Halve a raster: the mean of each 2 × 2 pixels, rounded; uint8 [h, w, ...] to [⌈h/2⌉, ⌈w/2⌉, ...]."""
     total = sum(part.astype(np.uint16) for part in _quarters(strip))
     return np.asarray((total + 2) // 4, np.uint8)
+
+
+def mean_of_known(strip: np.ndarray) -> np.ndarray:
+    """Halve a raster in which 0 is unknown: the mean of the others of each 2 × 2 pixels; see `mean`."""
+    quarters = _quarters(strip)
+    total = sum(part.astype(np.uint16) for part in quarters)
+    known = sum((part > 0).astype(np.uint16) for part in quarters)
+    return np.asarray((total + known // 2) // np.maximum(known, 1), np.uint8)
 
 
 def _quarters(strip: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

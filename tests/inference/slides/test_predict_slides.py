@@ -65,6 +65,9 @@ def test_everything_is_written_and_agrees(tmp_path: Path, colour_run: Path) -> N
 
     tissues = load_tissue_set("bcss-wsss")
     np.testing.assert_array_equal(colours, np.array(tissues.colors, np.uint8)[mask])
+    # how sure the network is of each place, at a quarter of the resolution
+    sure = tifffile.imread(result.files["confidence"], level=0)
+    assert sure.shape == (65, 95) and sure.min() > 128
     # areas
     counts = np.bincount(mask.ravel(), minlength=4)
     for area, count in zip(result.areas, counts, strict=True):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from patch2tissue.cores import release_memory
+from patch2tissue.inference.confidence import apply_temperature, confidence_map
 from patch2tissue.inference.slides.blending import RowBlender
 from patch2tissue.inference.slides.plan import TilePlan
 from patch2tissue.inference.slides.reading import Tile
@@ -48,11 +49,13 @@ class MapFiles:
         folder: of the carry between rows.
         classes: uint8 [H, W]: tissue index, 255 where there is none.
         probabilities: uint8 [H, W, K] in 1/255, None if they are not wanted.
+        confidence: uint8 [H, W] in 1/255: the probability of the pixel's tissue, 0 where there is none; likewise.
     """
 
     folder: Path
     classes: RowFile
     probabilities: RowFile | None = None
+    confidence: RowFile | None = None
 
 
 def map_slide(
@@ -65,6 +68,7 @@ def map_slide(
     scale: tuple[float, float],
     *,
     batch_size: int,
+    temperature: float = 1.0,
     start_row: int = 0,
     row_done: Callable[[int], None] = lambda row: None,
     progress: Callable[[int], None] = lambda tiles: None,
@@ -84,13 +88,14 @@ def map_slide(
         tissue: where tissue is.
         scale: (sx, sy), level-0 pixels per map pixel.
         batch_size: tiles per call of the network.
+        temperature: of probabilities and confidence, see `apply_temperature`.
         start_row: first tile row to do; the rows above have been done by an earlier call with the same files.
         row_done: called with each row's index once the row is on disk.
         progress: called with the number of tiles done.
     """
     timing = Timing()
     begin = time.perf_counter()
-    writer = _Writer(plan, files, tissues, tissue, scale, start_row, row_done)
+    writer = _Writer(plan, files, tissues, tissue, scale, temperature, start_row, row_done)
     first = plan.tiles_before(start_row)
     # batches as an uninterrupted run has them: the first one may hold tiles of rows that are done
     aligned = first - first % batch_size
@@ -129,10 +134,12 @@ class _Writer:
         tissues: TissueSet,
         tissue: TissueMask,
         scale: tuple[float, float],
+        temperature: float,
         start_row: int,
         row_done: Callable[[int], None],
     ) -> None:
         self._plan, self._files, self._tissue, self._scale, self._row_done = plan, files, tissue, scale, row_done
+        self._temperature = temperature
         self._classes = len(tissues)
         background = tissues.background
         self._white_above = None if background is None else background.white_above
@@ -144,7 +151,9 @@ class _Writer:
         self._whole_strip = np.empty((tallest, plan.width), np.uint8)
         shape = (*self._whole_strip.shape, self._classes) if files.probabilities is not None else 0
         self._whole_probabilities = np.empty(shape, np.uint8)
+        self._whole_confidence = np.empty(self._whole_strip.shape if files.confidence is not None else 0, np.uint8)
         self._strip, self._probabilities = self._whole_strip, self._whole_probabilities
+        self._confidence = self._whole_confidence
         self._added = 0
         self._jobs: queue.Queue[tuple[int, int, np.ndarray, np.ndarray] | None] = queue.Queue(_WAITING)
         self._error: BaseException | None = None
@@ -213,6 +222,8 @@ class _Writer:
         self._strip.fill(IGNORE_INDEX)
         self._probabilities = self._whole_probabilities[: bottom - top]
         self._probabilities.fill(0)
+        self._confidence = self._whole_confidence[: bottom - top]
+        self._confidence.fill(0)
         self._blender.begin_row(self._row, self._finished)
 
     def _finished(self, left: int, sums: np.ndarray) -> None:
@@ -225,15 +236,21 @@ class _Writer:
             without |= 2 * sums[self._classes] > weights
         found[without] = IGNORE_INDEX
         self._strip[:, columns] = found
+        if self._files.probabilities is None and self._files.confidence is None:
+            return
+        shares = apply_temperature(values / np.maximum(weights, np.finfo(np.float32).tiny), self._temperature)
+        shares[:, without] = 0
         if self._files.probabilities is not None:
-            shares = values / np.maximum(weights, np.finfo(np.float32).tiny)
-            shares[:, without] = 0
             self._probabilities[:, columns] = np.rint(255 * shares).astype(np.uint8).transpose(1, 2, 0)
+        if self._files.confidence is not None:
+            self._confidence[:, columns] = confidence_map(shares)
 
     def _end(self) -> None:
         self._blender.end_row()
         top, _ = self._plan.final_rows(self._row)
         if self._files.probabilities is not None:
             self._files.probabilities.write(top, self._probabilities)
+        if self._files.confidence is not None:
+            self._files.confidence.write(top, self._confidence)
         self._files.classes.write(top, self._strip)
         self._row_done(self._row)

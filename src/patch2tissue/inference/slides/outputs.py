@@ -16,7 +16,7 @@ from patch2tissue.inference.slides.mapping import MapFiles
 from patch2tissue.inference.slides.result import SlideArea
 from patch2tissue.slides.geojson import TissueSummary, write_geojson
 from patch2tissue.slides.polygons import trace
-from patch2tissue.slides.pyramid import write_classes_tiff, write_probability_tiff
+from patch2tissue.slides.pyramid import write_classes_tiff, write_confidence_tiff, write_probability_tiff
 from patch2tissue.slides.rows import Rows, count_values, strips
 from patch2tissue.slides.scaled import ScaledSlide
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
@@ -38,6 +38,7 @@ class OutputOptions:
         simplify: tolerance of the polygons in map pixels; 0: exactly along the pixels' edges.
         compress: write `.geojson.gz`.
         probabilities: write a pyramid of probabilities.
+        confidence: write a pyramid of confidence, of a quarter of the map's resolution.
     """
 
     form: Literal["tiff", "ome"] = "tiff"
@@ -45,6 +46,7 @@ class OutputOptions:
     simplify: float = 1.0
     compress: bool = False
     probabilities: bool = False
+    confidence: bool = True
 
 
 def write_outputs(
@@ -61,6 +63,10 @@ def write_outputs(
         step("writing probabilities")
         written["probabilities"] = out / f"{name}_probabilities.ome.tif"
         write_probability_tiff(written["probabilities"], files.probabilities, tissues, view.um_per_pixel)
+    if options.confidence and files.confidence is not None:
+        step("writing confidence")
+        written["confidence"] = out / f"{name}_confidence.tif"
+        write_confidence_tiff(written["confidence"], files.confidence, view.um_per_pixel)
     outlines: dict[str, TissueSummary] = {}
     if options.polygons:
         step("tracing outlines")

@@ -16,16 +16,16 @@ import numpy as np
 from patch2tissue.atomic import remove_abandoned
 from patch2tissue.cores import release_memory
 from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
+from patch2tissue.inference.familiarity import Familiarity, unlike_training
 from patch2tissue.inference.predictor import Predictor
 from patch2tissue.inference.slides.mapping import MapFiles, Timing, map_slide
 from patch2tissue.inference.slides.outputs import OutputOptions, save_picture, write_outputs
-from patch2tissue.inference.slides.plan import plan_tiles
+from patch2tissue.inference.slides.plan import TilePlan, plan_tiles
 from patch2tissue.inference.slides.reading import default_workers, read_tiles
 from patch2tissue.inference.slides.result import SlideResult, write_areas_json, write_slide_areas, write_summary
 from patch2tissue.inference.slides.state import (
     SlideBusyError,
     SlideState,
-    content_hash,
     file_identity,
     load_state,
     locked,
@@ -37,6 +37,7 @@ from patch2tissue.slides.rows import RowFile
 from patch2tissue.slides.scaled import ScaledSlide
 from patch2tissue.slides.tissue_mask import TissueMask, contour_picture, tissue_mask_for
 from patch2tissue.tissues import TissueSet
+from patch2tissue.weights import weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ VERSION = 1
 """Counts changes after which a map that was begun earlier is begun anew."""
 
 _TOO_COARSE, _COARSE = 2.0, 1.1
+
+_LOOKED_AT = 32
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,11 @@ def predict_slides(
 ) -> list[SlideResult]:
     """Draw the tissue maps of slides, one after the other.
 
-    For each slide, `NAME_classes.tif`, `NAME.geojson`, `NAME_areas.csv`, `NAME_areas.json`, `NAME_overlay.png` and
-    `NAME_tissue.png`; of all of them `areas.csv` and `summary.md`. What a killed call had done of a slide is gone on
-    with. A slide that cannot be read is told of in its result and does not stop the others. Several processes may work
-    on the same slides into the same folder: each slide is done by one of them.
+    For each slide, `NAME_classes.tif`, `NAME_confidence.tif`, `NAME.geojson`, `NAME_areas.csv`, `NAME_areas.json`,
+    `NAME_overlay.png` and `NAME_tissue.png`; of all of them `areas.csv` and `summary.md`. What a killed call had done
+    of a slide is gone on with. A slide that cannot be read is told of in its result and does not stop the others; one
+    that does not look like the training patches is warned of before it is predicted. Several processes may work on the
+    same slides into the same folder: each slide is done by one of them.
 
     Args:
         run: run folder.
@@ -210,10 +214,11 @@ class _Job:
         except OSError as error:
             raise DataError(f"{out}: cannot be made a folder: {error.strerror or error}.") from None
         remove_abandoned(out)
-        weights = (run.pfscnet if network == "full_method" else run.comparison(network)) / "weights.safetensors"
+        weights = run.pfscnet if network == "full_method" else run.comparison(network)
         settings = {
             "version": VERSION,
-            "weights": content_hash(weights),
+            "weights": weights_digest(weights),
+            "temperature": predictor.temperature,
             "tissues": predictor.tissues.to_dict(),
             "inference": predictor.settings.model_dump(),
             "precision": str(predictor.dtype),
@@ -250,7 +255,7 @@ class _Job:
                 result = replace(result, seconds=time.perf_counter() - begin)
                 state.status, state.error, state.result = "done", None, result.to_dict()
                 state.save(work / "state.json")
-                for raster in ("classes.raw", "probabilities.raw", "carry-0.raw", "carry-1.raw"):
+                for raster in ("classes.raw", "probabilities.raw", "confidence.raw", "carry-0.raw", "carry-1.raw"):
                     (work / raster).unlink(missing_ok=True)
                 return result
 
@@ -268,7 +273,8 @@ class _Job:
         plan = plan_tiles(view.size, inference.tile, inference.overlap, tissue, view.scale)
         height, width = view.shape
         state.rows, state.status = len(plan.tops), "running"
-        files = _map_files(work, height, width, tissues, state, keep_probabilities=self.options.outputs.probabilities)
+        familiarity = self._familiarity(view, plan)
+        files = _map_files(work, height, width, tissues, state, outputs=self.options.outputs)
         picture = self.out / f"{name}_tissue.png"
         save_picture(picture, contour_picture(view.slide, tissue))
         state.save(work / "state.json")
@@ -291,6 +297,7 @@ class _Job:
             tissue,
             view.scale,
             batch_size=inference.batch_size,
+            temperature=self.predictor.temperature,
             start_row=state.rows_done,
             row_done=row_done,
             progress=bars.advance_to,
@@ -316,11 +323,35 @@ class _Job:
             tiles=plan.tiles,
             map_seconds=timing.whole,
             waiting_share=_waiting_share(timing),
+            familiarity=familiarity,
         )
         write_slide_areas(written["areas_csv"], [result])
         write_areas_json(written["areas_json"], result)
         bars.end()
         return result
+
+    def _familiarity(self, view: ScaledSlide, plan: TilePlan) -> Familiarity | None:
+        """Whether the slide looks like the training patches, from windows in up to `_LOOKED_AT` of its tiles."""
+        known = self.predictor.distribution
+        if known is None or not plan.tiles:
+            return None
+        rows, columns = np.nonzero(plan.present)
+        chosen = np.linspace(0, len(rows) - 1, min(len(rows), _LOOKED_AT)).astype(np.int64)
+        height, width = (min(known.side, length) for length in plan.tile)
+        windows = [
+            view.read(
+                plan.lefts[columns[place]] + (plan.tile[1] - width) // 2,
+                plan.tops[rows[place]] + (plan.tile[0] - height) // 2,
+                width,
+                height,
+            )
+            for place in chosen
+        ]
+        found = self.predictor.familiarity(np.stack(windows))
+        if found is not None:
+            for warning in unlike_training([found], str(view.slide.path), self.um_per_pixel):
+                logger.warning(warning)
+        return found
 
     def _check_resolution(self, view: ScaledSlide) -> None:
         """Refuse or warn where the slide shows less than what the network was trained on."""
@@ -342,12 +373,14 @@ class _Job:
 
 
 def _map_files(
-    work: Path, height: int, width: int, tissues: TissueSet, state: SlideState, *, keep_probabilities: bool
+    work: Path, height: int, width: int, tissues: TissueSet, state: SlideState, *, outputs: OutputOptions
 ) -> MapFiles:
     """The rasters of a map; a state whose rasters are gone is set back to its beginning."""
     shapes: dict[str, tuple[int, ...]] = {"classes.raw": (height, width)}
-    if keep_probabilities:
+    if outputs.probabilities:
         shapes["probabilities.raw"] = (height, width, len(tissues))
+    if outputs.confidence:
+        shapes["confidence.raw"] = (height, width)
     needed = sum(math.prod(shape) for shape in shapes.values())
     for name, shape in shapes.items():
         path = work / name
@@ -360,7 +393,7 @@ def _map_files(
             "Make room or choose another --out."
         )
     rasters = {name: RowFile(work / name, shape, create=True) for name, shape in shapes.items()}
-    return MapFiles(work, rasters["classes.raw"], rasters.get("probabilities.raw"))
+    return MapFiles(work, rasters["classes.raw"], rasters.get("probabilities.raw"), rasters.get("confidence.raw"))
 
 
 def _finished(state: SlideState) -> SlideResult | None:

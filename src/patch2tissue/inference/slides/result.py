@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from patch2tissue.atomic import write_text
+from patch2tissue.inference.familiarity import Familiarity, unlike_training
 
 COLUMNS = ("slide", "tissue", "pixels", "share", "area_mm2", "perimeter_mm", "pieces")
 
@@ -45,7 +46,7 @@ class SlideResult:
         status: `done`, `failed`, or `busy` if another process works on it.
         error: why it failed, None if it did not.
         files: what was written, by kind: `classes`, `geojson`, `overlay`, `tissue`, `areas_csv`, `areas_json`,
-            `probabilities`.
+            `confidence`, `probabilities`.
         areas: one per tissue.
         size: (width, height) of the map in pixels.
         um_per_pixel: (x, y) of the map.
@@ -54,6 +55,7 @@ class SlideResult:
         map_seconds: of them, until the map was drawn; polygons and other files come after. None if nothing was
             predicted.
         waiting_share: share of the network's time in which it waited for pixels; None if nothing was predicted.
+        familiarity: whether it looks like the training patches; None if that is not known.
     """
 
     slide: Path
@@ -67,11 +69,13 @@ class SlideResult:
     seconds: float = 0.0
     map_seconds: float | None = None
     waiting_share: float | None = None
+    familiarity: Familiarity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON; `from_dict` reads it back."""
         plain = asdict(self)
         plain["slide"] = str(self.slide)
+        plain["familiarity"] = None if self.familiarity is None else self.familiarity._asdict()
         plain["files"] = {kind: str(path) for kind, path in (self.files or {}).items()}
         return plain
 
@@ -86,6 +90,8 @@ class SlideResult:
         kept["slide"] = Path(plain["slide"])
         kept["files"] = {kind: Path(path) for kind, path in plain["files"].items()}
         kept["areas"] = tuple(SlideArea(**area) for area in plain["areas"])
+        known = plain.get("familiarity")
+        kept["familiarity"] = None if known is None else Familiarity(**known)
         for name in ("size", "um_per_pixel"):
             kept[name] = None if plain[name] is None else tuple(plain[name])
         return cls(**kept)
@@ -121,6 +127,7 @@ def write_areas_json(path: Path, result: SlideResult) -> None:
         "width": None if result.size is None else result.size[0],
         "height": None if result.size is None else result.size[1],
         "um_per_pixel": result.um_per_pixel,
+        "familiarity": None if result.familiarity is None else result.familiarity._asdict(),
         "tissues": {area.tissue: {k: v for k, v in asdict(area).items() if k != "tissue"} for area in result.areas},
     }
     write_text(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
@@ -135,7 +142,8 @@ def write_summary(path: Path, results: Iterable[SlideResult], tissues: Iterable[
         "| slide | state | map | tiles | minutes | " + " | ".join(f"{name} (mm²)" for name in names) + " |",
         "|---|---|---|---:|---:|" + "---:|" * len(names),
     ]
-    failed = []
+    failed: list[str] = []
+    unlike: list[str] = []
     for result in results:
         by_name = {area.tissue: area for area in result.areas}
         found = [by_name.get(name) for name in names]
@@ -147,6 +155,10 @@ def write_summary(path: Path, results: Iterable[SlideResult], tissues: Iterable[
         )
         if result.error:
             failed.append(f"- {result.error}")
+        if result.familiarity is not None:
+            unlike += [f"- {text}" for text in unlike_training([result.familiarity], result.slide.name, None)]
+    if unlike:
+        lines += ["", "## Unlike the training patches", "", *unlike]
     if failed:
         lines += ["", "## What went wrong", "", *failed]
     write_text(path, "\n".join(lines) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,12 +73,3 @@ def file_identity(path: Path) -> dict[str, Any]:
     """What tells whether a large file has changed: its place, size and time of change."""
     found = path.stat()
     return {"path": str(path.resolve()), "bytes": found.st_size, "changed": found.st_mtime_ns}
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for part in iter(lambda: file.read(2**20), b""):
-            digest.update(part)
-    return digest.hexdigest()
