@@ -193,6 +193,8 @@ def fit(
             means["learning_rate"] = float(schedule.get_last_lr()[-1])
             means["patches_per_second"] = seen / (time.perf_counter() - started)
             means["loader_wait_share"] = waited / (time.perf_counter() - started)
+            if _diverges(history, means):
+                raise TrainingError(_diverged(stage, epoch, means, folder))
             history.extend((epoch, name, value) for name, value in means.items())
             fabric.log_dict(means, step=epoch)
             _save(stage, optimiser, schedule, history, folder, epoch)
@@ -221,6 +223,25 @@ def _not_a_number(stage: Stage, epoch: int, values: dict[str, float], folder: Pa
     return (
         f"{stage.title}: the loss is no longer a number in epoch {epoch + 1} ({parts}). The state before this epoch is "
         f"kept in {folder / 'checkpoint'}. Lower learning_rate, or set hardware.precision to float32, and train again."
+    )
+
+
+_DIVERGED = 5.0
+
+
+def _diverges(history: History, means: dict[str, float]) -> bool:
+    """Whether the classification loss of an epoch is so many times that of the first one, which no learning does."""
+    name = "loss_ce" if "loss_ce" in means else "loss"  # the sum grows by itself when further losses join
+    first = next((value for epoch, of, value in history if epoch == 0 and of == name), None)
+    return first is not None and means[name] > _DIVERGED * first
+
+
+def _diverged(stage: Stage, epoch: int, values: dict[str, float], folder: Path) -> str:
+    value = values.get("loss_ce", values["loss"])
+    return (
+        f"{stage.title}: training diverges; in epoch {epoch + 1} the loss is {value:.4g}, more than {_DIVERGED:g} "
+        f"times that of the first one. The state before this epoch is kept in {folder / 'checkpoint'}. Lower learning_rate "
+        "and train again."
     )
 
 

@@ -24,7 +24,7 @@ def test_labels_that_all_agree_are_refused(config: RunConfig) -> None:
     train = Path(config.data.path) / "train"
     for number, path in enumerate(sorted(train.iterdir())):
         path.rename(train / f"TCGA-A1-A0SK-DX1_xmin{number}_ymin0_MPP-0.2500+0[1111].png")
-    with pytest.raises(DataError, match=r"all 12 training patches have the same label \(tumour \+ .*Label patches that"):
+    with pytest.raises(DataError, match=r"all 12 training patches have the same label \(tumour \+ .*that differ"):
         training_patches(config)
 
 

@@ -44,7 +44,7 @@ KINDS = ("texture", "colour")
 FEWEST = 20
 """Training patches below which nothing can be said."""
 
-MOST = 1000
+MOST = 600
 """Training patches that are looked at."""
 
 GLASS = 0.86
