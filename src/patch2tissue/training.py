@@ -240,8 +240,8 @@ def _diverged(stage: Stage, epoch: int, values: dict[str, float], folder: Path) 
     value = values.get("loss_ce", values["loss"])
     return (
         f"{stage.title}: training diverges; in epoch {epoch + 1} the loss is {value:.4g}, more than {_DIVERGED:g} "
-        f"times that of the first one. The state before this epoch is kept in {folder / 'checkpoint'}. Lower learning_rate "
-        "and train again."
+        f"times that of the first one. The state before this epoch is kept in {folder / 'checkpoint'}. Lower "
+        "learning_rate and train again."
     )
 
 
