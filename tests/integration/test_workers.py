@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from benchmarks.soak import contents
+
 from conftest import RECIPES, TINY
 from killing import killed_at
 from patch2tissue.config import RunConfig, load_config
