@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate",
     "score",
     "compare",
+    "rerun",
     "report",
 }
 
