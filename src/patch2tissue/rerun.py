@@ -18,6 +18,7 @@ from patch2tissue.evaluation.repetition import Part, compare_repetition
 from patch2tissue.evaluation.run_scores import score_run
 from patch2tissue.hardware import choose_device
 from patch2tissue.pipeline import prepare_data, run_training, training_patches, unfinished
+from patch2tissue.progress import console
 from patch2tissue.run_data import used_files
 from patch2tissue.run_folder import RunFolder
 
@@ -104,23 +105,23 @@ class Rerun:
         }
 
 
-def plan_rerun(run: RunFolder, out: Path | None = None, settings: Sequence[str] = ()) -> Plan:
+def plan_rerun(run: RunFolder, out: Path | None = None, settings: Sequence[str] = (), *, fresh: bool = False) -> Plan:
     """Check that a run can be repeated, and say what is another than it was.
 
     Args:
         run: folder of a finished run.
         out: folder for the repetition; None: beside the run, with `-rerun` after its name.
         settings: `section.field=value` of the fields `MAY_BE_SET`.
+        fresh: an earlier repetition in that folder does not count.
 
     Raises:
         DataError: if the run is none or not finished, its data are gone or changed, or `out` is in its way.
         ConfigError: if another field is set, or `out` holds another run.
     """
-    if not run.config_file.is_file():
-        run.config()  # says what is wrong
+    original = run.config()
     environment = read_environment(run.environment_file)
     config = _configuration(run, environment, settings)
-    missing = unfinished(run.config(), run)
+    missing = unfinished(original, run)
     if missing:
         raise DataError(
             f"{run.path}: is not finished ({', '.join(missing)} not trained), so there is nothing to compare with. "
@@ -143,9 +144,7 @@ def plan_rerun(run: RunFolder, out: Path | None = None, settings: Sequence[str] 
     patches = _same_data(run, config)
     if not run.data_file.is_file():
         notes.append("the run keeps no data.csv, so whether its data are those of then is not known")
-    again = RunFolder(target).environment_file
-    now = read_environment(again) if again.is_file() else describe_environment(config)
-    return Plan(run, config, patches, environment_changes(environment, now), notes)
+    return Plan(run, config, patches, _changes_of_environment(environment, config, fresh=fresh), notes)
 
 
 def _configuration(run: RunFolder, environment: dict[str, Any], settings: Sequence[str]) -> RunConfig:
@@ -182,6 +181,15 @@ def _device(hardware: HardwareConfig, environment: dict[str, Any]) -> Literal["a
     return kind
 
 
+def _changes_of_environment(then: dict[str, Any], config: RunConfig, *, fresh: bool) -> list[Change]:
+    """What was another where the repetition was begun, and is another where it is about to go on."""
+    again = RunFolder(config.output)
+    begun = [read_environment(again.environment_file)] if again.environment_file.is_file() and not fresh else []
+    if not begun or unfinished(config, again):
+        begun.append(describe_environment(config))
+    return list(dict.fromkeys(change for now in begun for change in environment_changes(then, now)))
+
+
 def _same_data(run: RunFolder, config: RunConfig) -> list[Patch]:
     """Training patches, if they are those that the run was trained on.
 
@@ -192,7 +200,10 @@ def _same_data(run: RunFolder, config: RunConfig) -> list[Patch]:
         prepare_data(config)
         patches = training_patches(config)
         files = used_files(config, patches)
-        found = changes(read_fingerprints(run.data_file), fingerprints(files)) if run.data_file.is_file() else []
+        found = []
+        if run.data_file.is_file():
+            with console.status(f"Looking at {len(files)} files ..."):
+                found = changes(read_fingerprints(run.data_file), fingerprints(files))
     except DataError as error:
         raise DataError(
             f"{error} Paths in {run.config_file} are relative to the folder that the run was trained from. If data "

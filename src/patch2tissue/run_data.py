@@ -17,6 +17,7 @@ from patch2tissue.data.fingerprint import (
 from patch2tissue.data.layouts import load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
+from patch2tissue.progress import console
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import BUILT_IN
 
@@ -79,4 +80,5 @@ def record_data(run: RunFolder, config: RunConfig, patches: Sequence[Patch]) -> 
                 "them back, use --fresh to start again, or choose another output folder."
             )
     elif not run.craanet.exists() and not run.pretraining.exists():
-        write_fingerprints(run.data_file, fingerprints(files))
+        with console.status(f"Looking at {len(files)} files ..."):
+            write_fingerprints(run.data_file, fingerprints(files))

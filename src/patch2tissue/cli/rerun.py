@@ -50,7 +50,7 @@ def rerun(
     from patch2tissue.rerun import RECORD, carry_out, plan_rerun
     from patch2tissue.run_folder import RunFolder
 
-    plan = plan_rerun(RunFolder(run), out, settings or [])
+    plan = plan_rerun(RunFolder(run), out, settings or [], fresh=fresh)
     told = [str(change) for change in plan.environment] or ["nothing that results may hang on"]
     for line in ("Another than when the run was trained:", *(f"  {line}" for line in told)):
         messages.print(escape(line), highlight=False, soft_wrap=True)
