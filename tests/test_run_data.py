@@ -14,7 +14,7 @@ from conftest import RECIPES, TINY
 from patch2tissue.config import RunConfig, load_config
 from patch2tissue.data.fingerprint import read_fingerprints
 from patch2tissue.data.images import read_image
-from patch2tissue.errors import DataError
+from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.pipeline import run_training, training_patches
 from patch2tissue.run_data import record_data, used_files
 from patch2tissue.run_folder import RunFolder
@@ -46,12 +46,18 @@ def test_what_training_reads_is_listed_and_masks_only_where_it_reads_them(
     assert _uses(_config(data, "comparisons.full_supervision=true")) == {"train", "train mask"}
 
 
-def test_a_tissue_set_in_a_file_is_part_of_the_data(tmp_path: Path, fabricate: Callable[..., Path]) -> None:
+def test_a_tissue_set_in_a_file_becomes_part_of_the_run(tmp_path: Path, fabricate: Callable[..., Path]) -> None:
     data = fabricate(tmp_path / "data", "bcss-wsss")
     own = tmp_path / "own.yaml"
-    tissues = "".join(f"  - {{name: t{k}, color: [{k}, 0, 0]}}\n" for k in range(4))
-    own.write_text(f"name: own\ntissues:\n{tissues}", encoding="utf-8")
-    assert _uses(_config(data, f"tissues={own}", "data.layout=bcss-wsss")) == {"train", "tissue set"}
+    text = "name: own\ntissues:\n" + "".join(f"  - {{name: t{k}, color: [{k}, 0, 0]}}\n" for k in range(4))
+    own.write_text(text, encoding="utf-8")
+    config = _config(data, f"tissues={own}", "data.layout=bcss-wsss", "craanet.epochs=1")
+    run = run_training(config, stages=["craanet"], progress=False)
+    own.write_text(text.replace("t3", "other"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"other settings \(tissues"):
+        run_training(config, progress=False)
+    own.unlink()
+    assert run.config().tissue_set().names == ("t0", "t1", "t2", "t3")
 
 
 def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, fabricate: Callable[..., Path]) -> None:

@@ -113,8 +113,9 @@ def remove_run(run: RunFolder) -> None:
 
 def _claim_folder(run: RunFolder, config: RunConfig) -> None:
     """Write config and environment; refuse a folder that holds a run with other settings."""
+    config = config.self_contained()
     if run.config_file.is_file():
-        old = load_config(run.config_file).model_dump(mode="json")
+        old = load_config(run.config_file).self_contained().model_dump(mode="json")
         new = config.model_dump(mode="json")
         changed = _differences(old, new)
         if changed:

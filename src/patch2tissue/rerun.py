@@ -29,7 +29,6 @@ MAY_BE_SET = (
     "data.path",
     "data.test_path",
     "data.source.path",
-    "tissues",
     "craanet.encoder.weights",
     "pfscnet.encoder.weights",
     "hardware.device",
@@ -208,7 +207,7 @@ def _same_data(run: RunFolder, config: RunConfig) -> list[Patch]:
         raise DataError(
             f"{error} Paths in {run.config_file} are relative to the folder that the run was trained from. If data "
             "moved, say where they are with --set data.path=FOLDER (likewise "
-            f"{', '.join(MAY_BE_SET[1:6])})."
+            f"{', '.join(MAY_BE_SET[1:5])})."
         ) from None
     if found:
         raise DataError(

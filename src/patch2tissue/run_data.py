@@ -19,7 +19,6 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.progress import console
 from patch2tissue.run_folder import RunFolder
-from patch2tissue.tissues import BUILT_IN
 
 
 def used_files(config: RunConfig, patches: Sequence[Patch]) -> list[UsedFile]:
@@ -41,9 +40,6 @@ def used_files(config: RunConfig, patches: Sequence[Patch]) -> list[UsedFile]:
             if patch.mask is not None:
                 files.append(UsedFile("val", patch.path, _name(patch.path, root)))
                 files.append(UsedFile("val mask", patch.mask, _name(patch.mask, root)))
-    if isinstance(config.tissues, str) and config.tissues not in BUILT_IN:
-        path = Path(config.tissues)
-        files.append(UsedFile("tissue set", path, path.name, whole=True))
     for section, encoder in (("craanet", config.craanet.encoder), ("pfscnet", config.pfscnet.encoder)):
         if encoder is not None and encoder.weights is not None:
             weights = Path(encoder.weights)
