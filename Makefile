@@ -5,10 +5,11 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SLOW_ARGS ?=
 QUALITY_ARGS ?=
+AUDIT_ARGS ?=
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py
 
 .DEFAULT_GOAL := default
-.PHONY: default help demo test slow readers lint format types bench bench-quality docs lock clean
+.PHONY: default help demo test slow readers lint format types bench bench-quality docs lock audit clean
 
 default: $(STAMP)  ## install everything into .venv (the default target)
 	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
@@ -67,6 +68,15 @@ docs: $(STAMP)  ## build the documentation into site/; a broken link fails
 
 lock:  ## choose the newest versions again and rewrite requirements.lock (needs uv)
 	@sh scripts/make_lock.sh
+
+audit: .venv-audit/.installed  ## look for known vulnerabilities of locked packages (needs the internet)
+	@.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock \
+		$(AUDIT_ARGS)
+
+.venv-audit/.installed: $(STAMP) scripts/audit.txt
+	@rm -rf .venv-audit && $(BIN)/python -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r scripts/audit.txt
+	@touch $@
 
 clean:  ## remove caches and built files; .venv and runs/ stay
 	@rm -rf build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

@@ -42,6 +42,7 @@ from patch2tissue.labelling.store import DATABASE, LabelStore
 from patch2tissue.slides.pyramid import write_picture_tiff
 from patch2tissue.slides.rows import ArrayRows
 from patch2tissue.tissues import load_tissue_set
+from patch2tissue.training import CURVES_OF_TIME
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "soak.json"
@@ -65,8 +66,6 @@ TINY = (
 
 _CHANGES_WITH_TIME = ("environment.json", "tensorboard", "state.json", "summary.md", "lock")
 """Files, and folders of files, that tell the time or the machine."""
-
-_CURVES_OF_TIME = ("loader_wait_share", "patches_per_second")
 
 
 @dataclass
@@ -116,7 +115,7 @@ def _content(path: Path) -> bytes:
     if path.name != "metrics.csv":
         return content
     lines = content.splitlines()
-    return b"\n".join(line for line in lines if not any(name.encode() in line for name in _CURVES_OF_TIME))
+    return b"\n".join(line for line in lines if not any(name.encode() in line for name in CURVES_OF_TIME))
 
 
 def broken_files(folder: Path) -> list[Path]:

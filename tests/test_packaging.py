@@ -71,6 +71,13 @@ def test_the_lock_holds_hashes_and_no_addresses() -> None:
     assert len(pins) > 50
     assert all("==" in pin and "--hash=sha256:" in pin for pin in pins)
     assert "/tmp" not in LOCK
+    assert not [line for line in LOCK.splitlines() if re.match(r"(-|.*\B-(e|i|f|r)\b)", line)], "an option of pip"
+
+
+@pytest.mark.parametrize("file", ["tests/readers.txt", "scripts/audit.txt"])
+def test_what_has_an_environment_of_its_own_is_pinned(file: str) -> None:
+    lines = [line for line in (ROOT / file).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert lines and all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", line) for line in lines)
 
 
 def locked(name: str) -> list[str]:
@@ -79,7 +86,12 @@ def locked(name: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "line",
-    [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"], *PROJECT["build-system"]["requires"]],
+    [
+        *PROJECT["project"]["dependencies"],
+        *(line for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra),
+        *(line for group in PROJECT["dependency-groups"].values() for line in group),
+        *PROJECT["build-system"]["requires"],
+    ],
 )
 def test_the_lock_fits_the_declared_ranges(line: str) -> None:
     requirement = Requirement(line)

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from patch2tissue.errors import ConfigError
-from patch2tissue.tissues import TissueSet, load_tissue_set, tissue_set_from_dict
+from patch2tissue.tissues import BUILT_IN, TissueSet, load_tissue_set, tissue_set_from_dict
 
 
 class _Section(BaseModel):
@@ -326,6 +326,12 @@ class RunConfig(_Section):
     def stage2_encoder(self) -> EncoderConfig:
         """Encoder of PFSCNet: its own, or that of stage 1."""
         return self.pfscnet.encoder or self.craanet.encoder
+
+    def self_contained(self) -> RunConfig:
+        """The configuration with the tissue set itself where it names a file, so that it says the same anywhere."""
+        if isinstance(self.tissues, dict) or self.tissues in BUILT_IN:
+            return self
+        return self.model_copy(update={"tissues": load_tissue_set(self.tissues).to_dict()})
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included, as YAML."""

@@ -63,6 +63,11 @@ def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype
     return None
 
 
+def thread_count(hardware: HardwareConfig) -> int:
+    """CPU threads to compute with: as many as configured, or as there are cores that this process may use."""
+    return hardware.threads or min(available_cores(), torch.get_num_threads())
+
+
 def set_threads(hardware: HardwareConfig) -> None:
-    """Use as many CPU threads as configured, or as there are cores that this process may use."""
-    torch.set_num_threads(hardware.threads or min(available_cores(), torch.get_num_threads()))
+    """Compute with `thread_count` threads from now on."""
+    torch.set_num_threads(thread_count(hardware))

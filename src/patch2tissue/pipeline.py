@@ -38,6 +38,7 @@ from patch2tissue.pretraining.training import pretrain_encoder, start_from
 from patch2tissue.progress import console
 from patch2tissue.pseudo_labels.baselines import generate_cam_labels
 from patch2tissue.pseudo_labels.generate import generate_pseudo_labels
+from patch2tissue.run_data import record_data
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
 from patch2tissue.training import is_finished
@@ -82,6 +83,7 @@ def run_training(
     patches = training_patches(config)
     for shared in patients_in_both(config, patches):
         log.warning(shared)
+    record_data(run, config, patches)
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
     side = canvas_size(patches, config.data.patch_size)
@@ -117,8 +119,9 @@ def remove_run(run: RunFolder) -> None:
 
 def _claim_folder(run: RunFolder, config: RunConfig) -> None:
     """Write config and environment; refuse a folder that holds a run with other settings."""
+    config = config.self_contained()
     if run.config_file.is_file():
-        old = load_config(run.config_file).model_dump(mode="json")
+        old = load_config(run.config_file).self_contained().model_dump(mode="json")
         new = config.model_dump(mode="json")
         changed = _differences(old, new)
         if changed:
@@ -130,7 +133,8 @@ def _claim_folder(run: RunFolder, config: RunConfig) -> None:
         raise DataError(f"{run.path}: is not empty and not a run folder. Choose another output.")
     try:
         write_text(run.config_file, config.to_yaml())
-        write_environment(run.environment_file, config.seed)
+        if not run.environment_file.is_file() or unfinished(config, run):
+            write_environment(run.environment_file, config)
     except OSError as error:
         if isinstance(error, WriteError) and error.full:
             raise
@@ -384,6 +388,15 @@ def _validation(config: RunConfig) -> Callable[[PFSCNet], float]:
 def _stage_folders(run: RunFolder) -> list[Path]:
     rounds = sorted(run.pfscnet.glob("round-*"))
     return [run.pretraining, run.craanet, run.pfscnet, *rounds, *sorted((run.path / "comparisons").glob("*"))]
+
+
+def unfinished(config: RunConfig, run: RunFolder) -> list[str]:
+    """Names of the networks that the configuration asks for and the folder does not hold trained."""
+    wanted = {"craanet": run.craanet, "pfscnet": run.pfscnet}
+    for name in ("cam", "cross_entropy_only", "cam_pipeline", "full_supervision"):
+        if getattr(config.comparisons, name):
+            wanted[name] = run.comparison(name)
+    return [name for name, folder in wanted.items() if not is_finished(folder)]
 
 
 def _remove_checkpoints(run: RunFolder) -> None:

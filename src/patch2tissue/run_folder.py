@@ -29,6 +29,11 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
+    def data_file(self) -> Path:
+        """What it was trained on: names, sizes, labels and hashes of files, see `data.fingerprint`."""
+        return self.path / "data.csv"
+
+    @property
     def pretraining(self) -> Path:
         """Self-supervised pre-training, if it was asked for: `encoder.safetensors`, `metrics.csv`."""
         return self.path / "pretraining"

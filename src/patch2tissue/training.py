@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 History = list[tuple[int, str, float]]
 
+CURVES_OF_TIME = ("loader_wait_share", "patches_per_second")
+"""Curves that tell how fast a training was, and so differ from call to call."""
+
 
 class Stage(ABC):
     """What is particular to one stage: its network, its losses, and what it keeps beside the weights."""

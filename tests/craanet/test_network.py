@@ -18,6 +18,14 @@ from patch2tissue.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
+    "option", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained"]
+)
+def test_options_name_no_weights(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"encoder.options holds {option}: .*encoder.weights"):
+        Encoder(EncoderConfig(name="resnet10t", options={option: "a"}))
+
+
+@pytest.mark.parametrize(
     ("name", "output_stride", "grid"),
     [
         ("resnet10t", 8, 8),

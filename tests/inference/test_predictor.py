@@ -101,6 +101,27 @@ def test_real_networks_from_a_run_folder(tmp_path: Path) -> None:
     assert not np.allclose(averaged.probabilities, plain.probabilities, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_batch_size_changes_no_more_than_rounding(tmp_path: Path, precision: str) -> None:
+    images = [coloured(64, 64, seed)[0] for seed in range(5)] + [coloured(150, 90, 5)[0]]
+    found = []
+    for size in (1, 2, 8):
+        run = write_config(real_run(tmp_path / "run"), batch_size=size)
+        config = RunFolder(run).config()
+        config.hardware.precision = precision  # type: ignore[assignment]
+        (run / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        predictor = Predictor.from_run(run)
+        assert predictor.settings.batch_size == size
+        found.append([*predictor.predict_arrays(images[:5]), predictor.predict_array(images[5])])
+    # one image of another patch in the batch would change far more
+    allowed = 1e-6 if precision == "float32" else 1e-2
+    for alone, *others in zip(*found, strict=True):
+        best, second = np.sort(alone.probabilities, axis=0)[[-1, -2]]
+        for other in others:
+            np.testing.assert_allclose(other.probabilities, alone.probabilities, atol=allowed)
+            np.testing.assert_array_equal(*(one.mask[best - second > 2 * allowed] for one in (alone, other)))
+
+
 def test_averaged_prediction_turns_with_the_image(tmp_path: Path) -> None:
     predictor = Predictor.from_run(real_run(tmp_path / "run"), symmetries=True)
     image, _ = coloured(64, 64)

@@ -26,6 +26,7 @@ from patch2tissue.cli.patches import patches
 from patch2tissue.cli.predict import predict
 from patch2tissue.cli.pseudo_labels import pseudo_labels
 from patch2tissue.cli.report import report
+from patch2tissue.cli.rerun import rerun
 from patch2tissue.cli.score import score
 from patch2tissue.cli.slide import app as slide_app
 from patch2tissue.cli.synthetic import synthetic
@@ -51,7 +52,7 @@ _PANELS = {
     "Start here": (doctor, demo),
     "Data": (synthetic, check, patches, label),
     "Train and predict": (train, pseudo_labels, calibrate, predict),
-    "Judge": (evaluate, score, compare, report, view),
+    "Judge": (evaluate, score, compare, rerun, report, view),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

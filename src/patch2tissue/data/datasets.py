@@ -169,4 +169,7 @@ def training_loader(dataset: TrainingPatches, batch_size: int, workers: int, pin
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         drop_last=len(dataset) > batch_size and len(dataset) % batch_size == 1,
+        # An iteration draws a number only when it starts workers. From torch's own generator, what the training draws
+        # next would depend on whether there are workers, and whether they are new.
+        generator=torch.Generator(),
     )

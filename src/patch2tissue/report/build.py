@@ -98,7 +98,9 @@ def _environment_rows(record: RunRecord) -> list[tuple[str, str]]:
     for key, value in record.environment.items():
         if key == "command":
             continue
-        if isinstance(value, dict):
+        if key == "resumed":
+            rows.append(("went on in other environments", f"{len(value)}, see environment.json"))
+        elif isinstance(value, dict):
             rows.extend((str(name), str(version)) for name, version in value.items())
         else:
             rows.append((str(key).replace("_", " "), value if isinstance(value, str) else json.dumps(value)))

@@ -1,0 +1,80 @@
+"""What a run was trained on, `data.csv` in its folder: written before training, looked at when the run goes on."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Sequence
+from pathlib import Path
+
+from patch2tissue.config import RunConfig
+from patch2tissue.data.fingerprint import (
+    UsedFile,
+    fingerprints,
+    quick_changes,
+    read_fingerprints,
+    write_fingerprints,
+)
+from patch2tissue.data.layouts import load_split
+from patch2tissue.data.patches import Patch
+from patch2tissue.errors import DataError
+from patch2tissue.progress import console
+from patch2tissue.run_folder import RunFolder
+
+
+def used_files(config: RunConfig, patches: Sequence[Patch]) -> list[UsedFile]:
+    """Every file that training with this configuration reads; masks only where it reads masks.
+
+    Args:
+        config: the run.
+        patches: its training patches.
+
+    Raises:
+        DataError: if the validation split is needed and unusable.
+    """
+    root = Path(config.data.path)
+    files = [UsedFile("train", patch.path, _name(patch.path, root), _digits(patch)) for patch in patches]
+    if config.comparisons.full_supervision:
+        files += [UsedFile("train mask", p.mask, _name(p.mask, root)) for p in patches if p.mask is not None]
+    if config.selection == "validation_masks":
+        for patch in load_split(root, "val", config.tissue_set(), config.data.layout):
+            if patch.mask is not None:
+                files.append(UsedFile("val", patch.path, _name(patch.path, root)))
+                files.append(UsedFile("val mask", patch.mask, _name(patch.mask, root)))
+    for section, encoder in (("craanet", config.craanet.encoder), ("pfscnet", config.pfscnet.encoder)):
+        if encoder is not None and encoder.weights is not None:
+            weights = Path(encoder.weights)
+            files.append(UsedFile(f"{section}.encoder.weights", weights, weights.name, whole=True))
+    return files
+
+
+def _name(path: Path, root: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, root)).as_posix()
+    except ValueError:  # on another drive
+        return path.as_posix()
+
+
+def _digits(patch: Patch) -> str:
+    return "".join(map(str, patch.labels or ()))
+
+
+def record_data(run: RunFolder, config: RunConfig, patches: Sequence[Patch]) -> None:
+    """Write `data.csv` before anything is trained; when a run goes on, see whether the data are still those.
+
+    Going on opens no file: names, sizes and labels are compared. A run that was begun without the table goes on
+    without it, since what it was trained on is not known any more.
+
+    Raises:
+        DataError: if the data changed since the run was begun, or a file cannot be read.
+    """
+    files = used_files(config, patches)
+    if run.data_file.is_file():
+        found = quick_changes(read_fingerprints(run.data_file), files)
+        if found:
+            raise DataError(
+                f"{config.data.path}: the data are not those that {run.path} was begun with: {'; '.join(found)}. Put "
+                "them back, use --fresh to start again, or choose another output folder."
+            )
+    elif not run.craanet.exists() and not run.pretraining.exists():
+        with console.status(f"Looking at {len(files)} files ..."):
+            write_fingerprints(run.data_file, fingerprints(files))

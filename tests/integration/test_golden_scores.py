@@ -1,0 +1,85 @@
+"""Scores of every recipe, in a small form, are those of then; what must not happen to them is seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden import GOLDEN, LEAST_TOLERANCE, RECIPES, VARIATIONS, greatest_difference, scores_of
+
+from patch2tissue import pipeline
+from patch2tissue.config import RunConfig
+from patch2tissue.data.patches import Patch
+
+
+def _golden(recipe: str) -> dict[str, Any]:
+    return dict(json.loads(GOLDEN.read_text(encoding="utf-8"))[recipe])
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_recipe_has_scores_and_a_tolerance_that_was_measured() -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert sorted(golden) == RECIPES
+    for found in golden.values():
+        assert found["differences"].keys() == VARIATIONS.keys()
+        measured = 2 * max(found["differences"].values())
+        assert found["tolerance"] == pytest.approx(max(LEAST_TOLERANCE, measured), abs=0.001)
+        assert found["tolerance"] < 0.06, "so wide that little would fall out of it"
+        assert found["scores"]["test.full_method"] > 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.usefixtures("one_thread")
+def test_scores_are_those_of_then(recipe: str, tmp_path: Path) -> None:
+    golden = _golden(recipe)
+    found = scores_of(recipe, tmp_path)
+    difference = greatest_difference(golden["scores"], found)
+    assert difference <= golden["tolerance"], f"{found}; if that is meant: golden.py --update-golden"
+
+
+def _shuffled_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each patch has the label of another one."""
+    original = pipeline.load_split
+
+    def shuffled(*arguments: Any) -> list[Patch]:
+        patches = original(*arguments)
+        order = np.random.default_rng(0).permutation(len(patches))
+        return [replace(patch, labels=patches[i].labels) for patch, i in zip(patches, order, strict=True)]
+
+    monkeypatch.setattr(pipeline, "load_split", shuffled)
+
+
+def _without_accumulation(config: RunConfig) -> None:
+    """Pseudo labels come from the maps of the last epoch alone."""
+    config.pseudo_labels.memory_weight = 0.0
+    config.craanet.accumulation.start = 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_shuffled_labels_fall_out_of_the_tolerance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shuffled_labels(monkeypatch)
+    golden = _golden("demo")
+    assert greatest_difference(golden["scores"], scores_of("demo", tmp_path)) > 3 * golden["tolerance"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_labels_without_accumulation_fall_out_of_the_tolerance(tmp_path: Path) -> None:
+    golden = _golden("demo")
+    assert (
+        greatest_difference(golden["scores"], scores_of("demo", tmp_path, _without_accumulation)) > golden["tolerance"]
+    )
