@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_run import COLOURS, ColourNetwork, FixedClassifier, coloured, real_run, write_config
 
 from patch2tissue.config import InferenceConfig
@@ -166,3 +167,13 @@ def test_a_gate_is_a_probability(tmp_path: Path, gate: float) -> None:
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="device"):
         Predictor.from_run(real_run(tmp_path / "run"), device="tpu")
+
+
+def test_probabilities_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    predictor = Predictor.from_run(real_run(tmp_path / "run"))
+    with torch.no_grad():
+        predictor.network.classifier.weight.fill_(torch.nan)
+    image = np.full((48, 48, 3), 120, np.uint8)
+    for draw in (lambda: predictor.predict_array(image), lambda: predictor.probabilities(image[None])):
+        with pytest.raises(DataError, match=r"no numbers.*float32"):
+            draw()

@@ -220,10 +220,10 @@ def _compare_confidence(name: str, first: Path, second: Path) -> Part:
 
 
 def _paired(first: Path, second: Path) -> tuple[list[tuple[Path, Path]], str]:
-    """Files of both folders without overlays, or which file only one of them holds."""
+    """Maps of both folders without the pictures beside them, or which map only one of them holds."""
+    beside = ("_overlay.png", "_confidence.png")
     one, two = (
-        {path.name for path in folder.glob("*.png") if not path.name.endswith("_overlay.png")}
-        for folder in (first, second)
+        {path.name for path in folder.glob("*.png") if not path.name.endswith(beside)} for folder in (first, second)
     )
     odd = sorted(one ^ two)
     if odd:

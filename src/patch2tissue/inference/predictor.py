@@ -166,7 +166,7 @@ class Predictor:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities of images of one size in one pass: uint8 RGB [B, H, W, 3] to float32 [B, K, H, W]."""
-        return predict_batch(self._network(), images, device=self.device, dtype=self.dtype)
+        return _numbers(predict_batch(self._network(), images, device=self.device, dtype=self.dtype))
 
     def familiarity(self, images: np.ndarray) -> Familiarity | None:
         """Whether pictures of one size taken together look like the training patches, without predicting them.
@@ -190,7 +190,7 @@ class Predictor:
         return bool(max(height, width) <= self.settings.tile)
 
     def _prediction(self, image: np.ndarray, probabilities: np.ndarray, distances: np.ndarray | None) -> Prediction:
-        mask = probabilities.argmax(axis=0).astype(np.uint8)
+        mask = _numbers(probabilities).argmax(axis=0).astype(np.uint8)
         probabilities = apply_temperature(probabilities, self.temperature)
         confidence = confidence_map(probabilities)
         background = self.tissues.background
@@ -233,3 +233,13 @@ class Predictor:
             return kept / kept.sum(dim=1, keepdim=True)
 
         return gated
+
+
+def _numbers(probabilities: np.ndarray) -> np.ndarray:
+    """The same probabilities, unless some are no numbers: the first tissue would be drawn there without a word."""
+    if not np.isfinite(probabilities.sum()):
+        raise DataError(
+            "The network's probabilities are no numbers: its weights are damaged, or hardware.precision does not suit "
+            "this machine. Set it to float32; if that does not help, restore the weights or train again."
+        )
+    return probabilities
