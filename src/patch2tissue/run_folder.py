@@ -59,7 +59,7 @@ class RunFolder:
 
     @property
     def pfscnet(self) -> Path:
-        """Stage 2: `weights.safetensors`, `metrics.csv`, `training_distribution.safetensors`; earlier rounds in `round-1` …"""
+        """Stage 2: `weights.safetensors`, `metrics.csv`, `training_distribution.safetensors`; earlier in `round-N`."""
         return self.path / "pfscnet"
 
     def comparison(self, name: str) -> Path:
