@@ -35,8 +35,13 @@ JUNK = [
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The wheel and the source distribution."""
     folder = tmp_path_factory.mktemp("distribution")
-    left = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "runs", "site", "results")
-    checkout = Path(shutil.copytree(ROOT, folder / "checkout", ignore=left))
+    # not what may be large: environments, data, runs, results of benchmarks
+    kept = {"src", "configs", "tests", "benchmarks", "scripts", "docs", ".ci"}
+    others = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in kept}
+    left = shutil.ignore_patterns("__pycache__", "results")
+    checkout = shutil.copytree(
+        ROOT, folder / "checkout", ignore=lambda place, names: others if Path(place) == ROOT else left(place, names)
+    )
     for name in JUNK:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text("secret", encoding="utf-8")

@@ -81,7 +81,7 @@ def guarded(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[s
         "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)",
         "import urllib.request; urllib.request.urlopen('http://example.org')",
         "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import socket; socket.getfqdn(\"a.b\")'])",
-        "import timm; timm.create_model('resnet10t', pretrained=True)",
+        pytest.param("import timm; timm.create_model('resnet10t', pretrained=True)", marks=pytest.mark.slow),
     ],
     ids=["connection", "address", "another process", "pretrained"],
 )
