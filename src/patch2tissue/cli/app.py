@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -135,6 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter, or a name that is none, ends no command
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=None if arguments is None else list(arguments), prog_name="patch2tissue")
     except KeyboardInterrupt:
@@ -144,6 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if _debugging():
             console.print_exception()
         text, code = _message(error)
+        text = "".join(
+            character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
+            for character in text
+        )
         console.print(f"[bold red]Error:[/] {escape(text)}", highlight=False)
         raise SystemExit(code) from None
     sys.exit(0)
