@@ -25,6 +25,7 @@ from patch2tissue.craanet.training import train_craanet
 from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.layouts import load_split
 from patch2tissue.data.patches import Patch
+from patch2tissue.data.readable import refuse_unreadable
 from patch2tissue.data.regions import cut_regions
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError, WriteError
@@ -79,6 +80,8 @@ def run_training(
     patches = training_patches(config)
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
+    if not _all_done(run, stages):
+        _refuse_bad_pictures(config, patches, stages)
     side = canvas_size(patches, config.data.patch_size)
     if config.pretraining is not None and {"craanet", "pfscnet"} & set(stages):
         config = start_from(config, pretrain_encoder(config, patches, run.pretraining, side=side))
@@ -204,6 +207,31 @@ def training_patches(config: RunConfig) -> list[Patch]:
     return patches
 
 
+def _all_done(run: RunFolder, stages: Sequence[str]) -> bool:
+    done = {
+        "craanet": is_finished(run.craanet),
+        "pseudo": (run.pseudo_labels / "manifest.csv").is_file(),
+        "pfscnet": is_finished(run.pfscnet),
+    }
+    return all(done[stage] for stage in stages)
+
+
+def _refuse_bad_pictures(config: RunConfig, patches: Sequence[Patch], stages: Sequence[str]) -> None:
+    """Read whatever training will read, before hours are spent on it."""
+    tissues, folder = config.tissue_set(), Path(config.data.path)
+    supervised = config.comparisons.full_supervision and "pfscnet" in stages
+    if supervised:
+        unmasked = [patch.name for patch in patches if patch.mask is None]
+        if unmasked:
+            raise DataError(
+                f"{config.data.path}: comparisons.full_supervision needs a mask for every training patch; "
+                f"{len(unmasked)} have none, first {unmasked[0]}. Add them, or set it to false."
+            )
+    refuse_unreadable(patches, tissues, folder, masks=supervised)
+    if config.selection == "validation_masks" and "pfscnet" in stages:
+        refuse_unreadable(_validation_patches(config), tissues, folder, masks=True)
+
+
 def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
     """Write pseudo labels from the trained stage 1, and those of plain CAM if it was asked for."""
     if not is_finished(run.craanet):
@@ -271,12 +299,6 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], s
             cross_entropy_only=True,
         )
     if config.comparisons.full_supervision:
-        unmasked = [patch.name for patch in patches if patch.mask is None]
-        if unmasked:
-            raise DataError(
-                f"{config.data.path}: comparisons.full_supervision needs a mask for every training patch; "
-                f"{len(unmasked)} have none, first {unmasked[0]}."
-            )
         log.warning("full supervision reads the masks of train, as comparisons.full_supervision asks for")
         train_pfscnet(
             config,
@@ -290,16 +312,24 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], s
         )
 
 
+def _validation_patches(config: RunConfig) -> list[Patch]:
+    patches = load_split(Path(config.data.path), "val", config.tissue_set(), config.data.layout)
+    masked = [patch for patch in patches if patch.mask is not None]
+    if not masked:
+        raise DataError(
+            f"{config.data.path}: selection is validation_masks, but val/mask holds no masks. Add some, or set it to "
+            "last."
+        )
+    return masked
+
+
 def _validation(config: RunConfig) -> Callable[[PFSCNet], float]:
     """Score on the masks of val, for `selection: validation_masks`."""
     from patch2tissue.data.images import read_image, read_mask
     from patch2tissue.evaluation.scores import ConfusionMatrix
     from patch2tissue.inference.tiling import predict_tiled
 
-    tissues = config.tissue_set()
-    patches = [p for p in load_split(Path(config.data.path), "val", tissues, config.data.layout) if p.mask is not None]
-    if not patches:
-        raise DataError(f"{config.data.path}: selection is validation_masks, but val/mask holds no masks.")
+    tissues, patches = config.tissue_set(), _validation_patches(config)
 
     def score(network: PFSCNet) -> float:
         training = network.training

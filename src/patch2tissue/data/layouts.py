@@ -176,7 +176,7 @@ def _labels_in_names(
             found = parse_label(path.stem, form, tissues)
         except DataError as error:
             if needs_labels or layout not in ("", *NAME_LAYOUTS):
-                raise DataError(f"{path.parent}/{error}") from None
+                raise DataError(f"{path}: {str(error).removeprefix(f'{path.stem}: ')}") from None
             continue
         if found is not None:
             labels[path] = found

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from patch2tissue.data.images import read_image
+from patch2tissue.data.images import image_size, read_image
 from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.labelling.pool import Place, find_pool
 from patch2tissue.labelling.progress import progress
@@ -185,6 +185,7 @@ class LabelSession:
         kind = SHOWN_AS_THEY_ARE.get(path.suffix.lower())
         if kind is None:
             return _encoded(read_image(path), "PNG"), "image/png"
+        image_size(path)  # what is no picture, or fills a browser's memory, is not sent
         try:
             return path.read_bytes(), kind
         except OSError as error:

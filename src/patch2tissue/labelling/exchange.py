@@ -55,7 +55,7 @@ def import_file_names(
         try:
             found = parse_label(stem, layout, store.tissues)
         except DataError as error:
-            raise DataError(f"{folder}/{Path(patch.path).parent}/{error}") from None
+            raise DataError(f"{folder / patch.path}: {str(error).removeprefix(f'{stem}: ')}") from None
         if found is not None:
             labels[patch.path] = found
     if not labels:

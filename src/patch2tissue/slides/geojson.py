@@ -36,6 +36,9 @@ _LARGEST = 2**31
 _DEEPEST = 16
 _PART = 2**20
 
+IN_PIXELS = "Its coordinates must be in pixels of the slide's full size, from the left upper corner."
+"""What to say of areas that do not lie where the slide is."""
+
 LARGEST_TEXT = 2**30
 """Most bytes of a file once it is unpacked; a thousandth of that, compressed, would fill the memory otherwise."""
 
@@ -180,7 +183,7 @@ def read_geojson(path: Path) -> list[tuple[str | None, shapely.Polygon | shapely
     path = Path(path)
     found = []
     for number, feature in enumerate(_features(path, _loaded(path)), start=1):
-        geometry = feature.get("geometry", feature if "coordinates" in feature else None)
+        geometry = feature.get("geometry", feature if {"coordinates", "geometries"} & feature.keys() else None)
         if not isinstance(geometry, dict):
             raise DataError(f"{path}, feature {number}: has no geometry. Remove it, or draw it again.")
         shape = _shape(geometry, f"{path}, feature {number}")
