@@ -23,6 +23,10 @@ MAP_ENDINGS = ("_classes.tif", "_classes.ome.tif", "_probabilities.ome.tif", "_t
 """Files of a folder that patch2tissue wrote about slides."""
 
 
+MOST_PIXELS = 2**38
+"""Most pixels of a slide's full size: four times 260,000 squared; what states more is damaged."""
+
+
 @dataclass(frozen=True)
 class SlideFile:
     """A slide by name: its file, and µm per pixel where a user states them."""
@@ -51,6 +55,11 @@ def open_slide(path: Path | str, um_per_pixel: float | None = None, *, needs_res
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty (0 bytes). Copy it again.")
     slide = _opened(path)
+    if slide.size[0] * slide.size[1] > MOST_PIXELS:
+        slide.close()
+        raise DataError(
+            f"{path}: states {slide.size[0]} × {slide.size[1]} pixels, which no slide has. It is damaged; copy it again."
+        )
     if given is not None:
         slide.resolution = given
     if needs_resolution and slide.resolution is None:

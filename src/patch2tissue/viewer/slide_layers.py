@@ -86,9 +86,10 @@ class _Pyramid:
                 [TiledPage(self._file, page.aspage(), lock) for page in level.pages if page is not None]
                 for level in levels
             ]
-        except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError) as error:
-            raise DataError(f"{path}: cannot be read ({str(error).rstrip('.')}). Make it again.") from None
-        first = self._pages[0][0]
+            first = self._pages[0][0]
+        except Exception as error:  # tifffile raises every kind on damaged files
+            told = str(error).rstrip(".") or type(error).__name__
+            raise DataError(f"{path}: cannot be read ({told}). Make it again.") from None
         self.size, self.planes = (first.width, first.height), len(self._pages[0])
         self.colormap = self._file.pages.first.colormap
 
