@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from patch2tissue.errors import ConfigError
 from patch2tissue.plain_yaml import parse_yaml, read_yaml
@@ -60,6 +60,25 @@ class DataConfig(_Section):
     cache: bool = Field(True, description="keep decoded training patches in memory when they fit in 2 GiB")
 
 
+_NOT_OPTIONS = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "checkpoint_strict",
+        "feature_cfg",
+        "feature_cls",
+        "features_only",
+        "output_stride",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_filter_fn",
+        "pretrained_strict",
+    }
+)
+"""Arguments of timm that name a file, which it might unpickle, or that other fields set."""
+
+
 class EncoderConfig(_Section):
     """A timm encoder and where its weights come from."""
 
@@ -69,6 +88,18 @@ class EncoderConfig(_Section):
     allow_missing: bool = Field(False, description="accept a weights file that lacks some of the encoder's tensors")
     output_stride: Literal[8, 16, 32] = Field(8, description="pixels per feature position (ViT: its own patch size)")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+
+    @field_validator("options")
+    @classmethod
+    def _no_files(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Some of timm's arguments name a file, which it would unpickle, or are set by other fields."""
+        wrong = sorted(_NOT_OPTIONS & options.keys())
+        if wrong:
+            raise ValueError(
+                f"'{wrong[0]}' is not taken here: use pretrained, weights (a .safetensors file) or output_stride"
+            )
+        return options
+
     mean: tuple[float, float, float] | None = Field(None, description="input mean in 0..1; null: the encoder's own")
     std: tuple[float, float, float] | None = Field(None, description="input deviation in 0..1; null: the encoder's own")
 

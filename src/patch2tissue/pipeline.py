@@ -20,7 +20,7 @@ import torch
 from patch2tissue.atomic import remove_abandoned, write_text
 from patch2tissue.config import RegionSource, RunConfig, SyntheticSource, load_config
 from patch2tissue.craanet.accumulation import AttentionMemory
-from patch2tissue.craanet.network import load_craanet
+from patch2tissue.craanet.network import CRAANet, load_craanet
 from patch2tissue.craanet.training import train_craanet
 from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.layouts import load_split
@@ -38,7 +38,9 @@ from patch2tissue.progress import console
 from patch2tissue.pseudo_labels.baselines import generate_cam_labels
 from patch2tissue.pseudo_labels.generate import generate_pseudo_labels
 from patch2tissue.run_folder import RunFolder
+from patch2tissue.tissues import TissueSet
 from patch2tissue.training import is_finished
+from patch2tissue.weights import refuse_other_tissues
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +244,7 @@ def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patc
         generate_pseudo_labels(
             patches,
             tissues,
-            load_craanet(run.craanet),
+            _trained_craanet(run.craanet, tissues),
             AttentionMemory(run.craanet / "attention_memory"),
             run.pseudo_labels,
             side=side,
@@ -252,18 +254,29 @@ def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patc
         )
     if config.comparisons.cam and is_finished(run.cam):
         generate_cam_labels(
-            patches, tissues, load_craanet(run.cam), run.pseudo_labels, side=side, hardware=config.hardware
+            patches,
+            tissues,
+            _trained_craanet(run.cam, tissues),
+            run.pseudo_labels,
+            side=side,
+            hardware=config.hardware,
         )
     if config.comparisons.grad_cam:
         generate_cam_labels(
             patches,
             tissues,
-            load_craanet(run.craanet),
+            _trained_craanet(run.craanet, tissues),
             run.pseudo_labels,
             side=side,
             hardware=config.hardware,
             method="grad_cam",
         )
+
+
+def _trained_craanet(folder: Path, tissues: TissueSet) -> CRAANet:
+    network = load_craanet(folder)
+    refuse_other_tissues(network, tissues, folder)
+    return network
 
 
 def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
@@ -372,6 +385,12 @@ def collect_curves(run: RunFolder) -> None:
     writer.writerow(["stage", "epoch", "name", "value"])
     for folder in _stage_folders(run):
         if (folder / "metrics.csv").is_file():
-            rows = list(csv.reader(io.StringIO((folder / "metrics.csv").read_text(encoding="utf-8"))))[1:]
+            try:
+                rows = list(csv.reader(io.StringIO((folder / "metrics.csv").read_text(encoding="utf-8"))))[1:]
+            except (OSError, ValueError, csv.Error) as error:
+                raise DataError(
+                    f"{folder / 'metrics.csv'}: cannot be read ({error}). All is trained: delete this file and "
+                    "give the command again, to have the curves of the other stages."
+                ) from None
             writer.writerows([folder.name, *row] for row in rows)
     write_text(run.metrics_file, buffer.getvalue())

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.bad_input.bad_runs import whole_run as make_run
 from tests.bad_input.faults import Commands
-from tests.inference.tiny_run import real_run
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def commands(capsys: pytest.CaptureFixture[str]) -> Commands:
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with untrained networks; not to be changed."""
-    return real_run(tmp_path_factory.mktemp("bad-input") / "run", "bcss-wsss", tile=32)
+    return make_run(tmp_path_factory.mktemp("bad-input") / "run")
 
 
 @pytest.fixture

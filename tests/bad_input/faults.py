@@ -107,4 +107,5 @@ def unchanged(*folders: Path) -> Iterator[None]:
     """Whatever is done meanwhile, these folders stay as they are."""
     before = [fingerprint(folder) for folder in folders]
     yield
-    assert [fingerprint(folder) for folder in folders] == before
+    for folder, known in zip(folders, before, strict=True):
+        assert fingerprint(folder) == known

@@ -54,6 +54,7 @@ def suggest(run: Path, folder: Path, store: LabelStore) -> int:
     from patch2tissue.craanet.network import load_craanet
     from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
     from patch2tissue.inference.tiling import predict_batch
+    from patch2tissue.weights import refuse_other_tissues
 
     model = model_of(run)
     runs = RunFolder(Path(run))
@@ -68,6 +69,7 @@ def suggest(run: Path, folder: Path, store: LabelStore) -> int:
     set_threads(config.hardware)
     dtype = autocast_dtype(device, config.hardware.precision)
     network = load_craanet(runs.craanet, device).eval()
+    refuse_other_tissues(network, store.tissues, runs.craanet)
 
     def probabilities(images: torch.Tensor) -> torch.Tensor:
         # as a map of one pixel, which is what predict_batch returns

@@ -18,6 +18,7 @@ from PIL import Image
 from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
 from patch2tissue.data.regions import positions
 from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.plain_files import read_json
 from patch2tissue.slides.opening import SlideFile, open_slide
 from patch2tissue.slides.scaled import ScaledSlide
 from patch2tissue.slides.slide import Slide
@@ -159,7 +160,7 @@ def _claim(out: Path, settings: TileSettings) -> None:
     plain = asdict(settings)
     if record.is_file():
         try:
-            found = json.loads(record.read_text(encoding="utf-8"))
+            found = read_json(record)
         except ValueError:
             found = None
         if found != plain:
@@ -248,7 +249,7 @@ def _cell(place: float, side: int, settings: TileSettings) -> int:
 
 def _read_settings(record: Path) -> TileSettings:
     try:
-        return TileSettings(**json.loads(record.read_text(encoding="utf-8")))
+        return TileSettings(**read_json(record))
     except FileNotFoundError:
         raise DataError(f"{record.parent}: was not cut with `patch2tissue slide tiles`, so no tile is added.") from None
     except (OSError, ValueError, TypeError) as error:
@@ -329,10 +330,16 @@ def _write_manifest(out: Path, tiles: list[Tile]) -> None:
     with FileLock(out / ".tiles.lock"):
         earlier = {}
         if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                listed = csv.DictReader(file)
-                if tuple(listed.fieldnames or ()) == COLUMNS:
-                    earlier = {row["path"]: [row[column] for column in COLUMNS] for row in listed}
+            try:
+                with path.open(encoding="utf-8", newline="") as file:
+                    listed = list(csv.reader(file, strict=True))
+            except (OSError, ValueError, csv.Error) as error:
+                raise DataError(
+                    f"{path}: cannot be read ({error}), so that no tile is added to it. Remove it, and cut the tiles "
+                    "again."
+                ) from None
+            if listed and tuple(listed[0]) == COLUMNS:
+                earlier = {row[0]: row for row in listed[1:] if len(row) == len(COLUMNS)}
         kept = {name: row for name, row in earlier.items() if name not in rows and (out / name).is_file()}
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")

@@ -16,6 +16,7 @@ import tifffile
 from patch2tissue.data.images import check_mask_values
 from patch2tissue.data.mask_values import from_colors, from_palette
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import reason
 from patch2tissue.slides.ome_slide import resolution_tags
 from patch2tissue.slides.pyramid import MAP_NAMESPACE
 from patch2tissue.slides.resolution import resolution_of
@@ -49,21 +50,20 @@ class MapFile:
             self._file = tifffile.TiffFile(self.path)
             first = self._file.pages.first
             self._page = TiledPage(self._file, first, threading.Lock())
+            colormap = first.colormap if first.photometric == tifffile.PHOTOMETRIC.PALETTE else None
+            self._palette = None if colormap is None else (np.asarray(colormap).T // 257).ravel().tolist()
+            told, tags = _told(self._file), resolution_tags(first)
         except Exception as error:  # tifffile raises every kind on damaged files
-            told = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
             raise DataError(
-                f"{path}: cannot be read as a tissue map: {told}. Make it again, or copy it again."
+                f"{path}: cannot be read as a tissue map: {reason(error)}. Make it again, or copy it again."
             ) from None
         if self._page.samples not in (1, 3):
             self._file.close()
             raise DataError(f"{path}: has {self._page.samples} values per pixel; a tissue map has 1, or 3 for colours.")
-        colormap = first.colormap if first.photometric == tifffile.PHOTOMETRIC.PALETTE else None
-        self._palette = None if colormap is None else (np.asarray(colormap).T // 257).ravel().tolist()
         self.shape = (self._page.height, self._page.width)
-        told = _told(self._file)
         self.scale: tuple[float, float] | None = told.get("scale")
         self.names: tuple[str, ...] | None = told.get("names")
-        resolution = resolution_of(self.path, resolution_tags(first))
+        resolution = resolution_of(self.path, tags)
         self.um_per_pixel = None if resolution is None else (resolution.x, resolution.y)
 
     def read(self, top: int, bottom: int) -> np.ndarray:

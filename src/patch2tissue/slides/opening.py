@@ -58,7 +58,8 @@ def open_slide(path: Path | str, um_per_pixel: float | None = None, *, needs_res
     if slide.size[0] * slide.size[1] > MOST_PIXELS:
         slide.close()
         raise DataError(
-            f"{path}: states {slide.size[0]} × {slide.size[1]} pixels, which no slide has. It is damaged; copy it again."
+            f"{path}: states {slide.size[0]} × {slide.size[1]} pixels, which no slide has. It is damaged; copy it "
+            "again."
         )
     if given is not None:
         slide.resolution = given

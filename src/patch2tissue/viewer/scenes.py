@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Literal
 
 from patch2tissue.data.layouts import image_files, image_folder, mask_files
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_json
 from patch2tissue.slides.opening import SLIDE_EXTENSIONS, find_slides
 from patch2tissue.slides.slide import slide_name
 from patch2tissue.viewer.runs import ViewedRun
@@ -191,7 +191,7 @@ def _results(folder: Path, origin: str) -> list[Scene]:
     scenes = []
     for state in sorted(folder.glob("work/*/state.json")):
         try:
-            result = json.loads(state.read_text(encoding="utf-8"))["result"]
+            result = read_json(state)["result"]
             slide = Path(result["slide"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a slide that is not done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import tifffile
 
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_json, reason
 from patch2tissue.slides.map_file import described_map
 from patch2tissue.slides.tiled_page import TiledPage
 from patch2tissue.viewer.layers import Box, TissueLayer
@@ -60,7 +60,7 @@ class MapLayer(TissueLayer):
     def shares(self, epoch: int | None) -> list[dict[str, float]]:
         """See `TissueLayer.shares`: those that were written with the map."""
         try:
-            plain = json.loads(self._areas.read_text(encoding="utf-8"))["tissues"]
+            plain = read_json(self._areas)["tissues"]
             return [{key: float(plain[name][key]) for key in ("share", "area_mm2")} for name in self.names]
         except (OSError, ValueError, KeyError, TypeError):
             return []
@@ -88,8 +88,7 @@ class _Pyramid:
             ]
             first = self._pages[0][0]
         except Exception as error:  # tifffile raises every kind on damaged files
-            told = str(error).rstrip(".") or type(error).__name__
-            raise DataError(f"{path}: cannot be read ({told}). Make it again.") from None
+            raise DataError(f"{path}: cannot be read ({reason(error)}). Make it again.") from None
         self.size, self.planes = (first.width, first.height), len(self._pages[0])
         self.colormap = self._file.pages.first.colormap
 
