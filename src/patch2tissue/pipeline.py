@@ -30,6 +30,7 @@ from patch2tissue.data.regions import cut_regions
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError, WriteError
 from patch2tissue.labelling.exchange import unseen_by_training
+from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.pfscnet.network import PFSCNet
 from patch2tissue.pfscnet.rounds import train_rounds
 from patch2tissue.pfscnet.training import train_pfscnet
@@ -73,6 +74,7 @@ def run_training(
     run = RunFolder(Path(config.output))
     if not resume:
         remove_run(run)
+    refuse_to_write_through_links(run.path)
     _claim_folder(run, config)
     remove_abandoned(run.path)
     _remove_checkpoints(run)

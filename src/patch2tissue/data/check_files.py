@@ -193,6 +193,17 @@ def _note_unread_files(folder: Path, notes: Notes) -> None:
         for path in images.iterdir()
         if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in IMAGE_EXTENSIONS | _EXPECTED
     )
+    unread = [
+        path
+        for path in images.iterdir()
+        if path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and not path.is_file()
+    ]
+    if unread:
+        text = (
+            f"{len(unread)} entries are called like images and are none (links to nothing, folders or devices), for "
+            f"example {min(unread).name}. They are not read."
+        )
+        notes.add("warning", "unread", images, text)
     for suffix, count in sorted(others.items()):
         text = f"{count} files with the extension '{suffix}' are not read; images are {_extensions()}."
         notes.add("warning", "unread", images, text)

@@ -58,6 +58,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     """Error for a file that no decoder understands; decoders raise every kind of exception on damaged files."""
     if isinstance(error, UnidentifiedImageError):
         reason = "it is damaged or of a format that is not known; save it as PNG, JPEG or TIFF"
+    elif isinstance(error, PermissionError):
+        reason = "you may not read it; ask for leave to"
     elif isinstance(error, MemoryError):
         reason = "there is not enough memory for it"
     else:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Literal, Self, get_args
 
 from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
+from patch2tissue.links import leads_out
 from patch2tissue.tissues import TissueSet
 
 DATABASE = "labels.sqlite"
@@ -125,6 +126,11 @@ class LabelStore:
     def __init__(self, path: Path, tissues: TissueSet) -> None:
         self.path, self.tissues = Path(path), tissues
         self._lock = threading.Lock()
+        if self.path.is_symlink() and leads_out(self.path, self.path.parent):
+            raise DataError(
+                f"{path}: is a link that leads out of its folder, to {self.path.resolve()}, where answers would be "
+                "written. Put the database itself there, or label in its own folder."
+            )
         with _told_of(self.path):
             self._connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
         try:

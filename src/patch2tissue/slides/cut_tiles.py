@@ -18,6 +18,7 @@ from PIL import Image
 from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
 from patch2tissue.data.regions import positions
 from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.plain_files import read_json
 from patch2tissue.slides.opening import SlideFile, open_slide
 from patch2tissue.slides.scaled import ScaledSlide
@@ -140,6 +141,7 @@ def cut_tiles(
     """
     settings.check()
     out = Path(out)
+    refuse_to_write_through_links(out)
     _claim(out, settings)
     remove_abandoned(out)
     summary = TileSummary()
@@ -225,6 +227,7 @@ def cut_tile_at(slide: Slide, out: Path, x: float, y: float) -> Tile:
         DataError: if `out` was not made by `cut_tiles`, the place lies outside the slide, or the slide cannot be read.
     """
     settings = _read_settings(out / SETTINGS_FILE)
+    refuse_to_write_through_links(out)
     view = ScaledSlide(slide, settings.um_per_pixel)
     if not (0 <= x < slide.size[0] and 0 <= y < slide.size[1]):
         raise DataError(f"{slide.path}: there is nothing at {x:.0f}, {y:.0f}.")

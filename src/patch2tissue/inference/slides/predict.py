@@ -30,6 +30,7 @@ from patch2tissue.inference.slides.state import (
     load_state,
     locked,
 )
+from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.progress import SlideProgress
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.slides.opening import SlideFile, find_slides, open_slide
@@ -209,6 +210,7 @@ class _Job:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{out}: cannot be made a folder: {error.strerror or error}.") from None
+        refuse_to_write_through_links(out)
         remove_abandoned(out)
         weights = (run.pfscnet if network == "full_method" else run.comparison(network)) / "weights.safetensors"
         settings = {
