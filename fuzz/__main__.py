@@ -106,7 +106,7 @@ def main() -> int:
     from patch2tissue.cores import available_cores
     from patch2tissue.environment import git_commit, processor_name
 
-    found = {}
+    found, commit = {}, git_commit()
     for target in _TARGETS:
         print(f"{target} ...", flush=True)
         found[target] = fuzz_apart(target, max(1, options.seconds // len(_TARGETS)))
@@ -114,7 +114,7 @@ def main() -> int:
     totals = {name: sum(counts[name] for counts in found.values()) for name in ("executions", "seconds", "crashes")}
     plain = {
         "machine": f"{processor_name()}, {available_cores()} cores",
-        "commit": git_commit(),
+        "commit": commit,
         "atheris": atheris_version,
         "figures": {**totals, "targets": found},
     }
