@@ -7,7 +7,6 @@ written of it, where there is a writer.
 from __future__ import annotations
 
 import atexit
-import csv
 import io
 import json
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from patch2tissue.config import config_from_dict, load_config
 from patch2tissue.data.labels import NAME_LAYOUTS, format_name, layout_of, parse_label, patient_of, slide_of
 from patch2tissue.data.labels_csv import scan_labels_csv
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.plain_yaml import parse_yaml
 from patch2tissue.slides.geojson import read_geojson, validate_qupath
@@ -68,7 +68,7 @@ def label_table(content: bytes) -> None:
         return
     assert all(problem.startswith(f"{path}, line ") for problem in problems)
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = TableWriter(buffer)
     writer.writerow(["path", *GLAS.names])
     writer.writerows([str(image), *values] for image, values in labels.items())
     again, problems = scan_labels_csv(_file("again.csv", buffer.getvalue().encode()), GLAS)

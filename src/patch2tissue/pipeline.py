@@ -27,6 +27,7 @@ from patch2tissue.data.layouts import load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.data.readable import refuse_unreadable
 from patch2tissue.data.regions import cut_regions
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError, WriteError
 from patch2tissue.labelling.exchange import unseen_by_training
@@ -383,7 +384,7 @@ def _remove_checkpoints(run: RunFolder) -> None:
 def collect_curves(run: RunFolder) -> None:
     """Gather the curves of all stages in `metrics.csv`: stage, epoch, name, value."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = TableWriter(buffer)
     writer.writerow(["stage", "epoch", "name", "value"])
     for folder in _stage_folders(run):
         if (folder / "metrics.csv").is_file():

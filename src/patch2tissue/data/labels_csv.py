@@ -51,7 +51,7 @@ def scan_labels_csv(path: Path, tissues: TissueSet) -> tuple[dict[Path, tuple[in
             continue
         name, values = found
         try:
-            image = _image(path.parent, name)
+            image = _image(path.parent, row[columns[0]])
         except OSError as error:  # a name that is too long, say
             problems.append(f"{path}, line {number}: '{shortened(name)}' cannot be a file: {error.strerror}.")
             continue
@@ -82,7 +82,11 @@ def _row(row: list[str], length: int, columns: list[int]) -> tuple[str, tuple[in
     return name, tuple(int(value) for value in values)
 
 
-def _image(folder: Path, name: str) -> Path:
+def _image(folder: Path, cell: str) -> Path:
+    """The file that a cell names; spaces around the name count only if there is such a file."""
+    name = cell.strip()
+    if cell != name and (folder / cell).is_file():
+        return folder / cell
     image = folder / name
     return folder / name.replace("\\", "/") if not image.is_file() and "\\" in name else image
 

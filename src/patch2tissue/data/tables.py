@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from patch2tissue.errors import DataError
 
@@ -43,6 +44,30 @@ def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         if row is None:
             return
         yield reader.line_num, row
+
+
+class TableWriter:
+    """Writes rows as CSV with plain line ends; every text comes back the same from whoever reads it.
+
+    Args:
+        file: an open text file that leaves line ends alone.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._plain = csv.writer(file, lineterminator="\n")
+        self._quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def writerow(self, row: Iterable[object]) -> None:
+        """Write one row."""
+        cells = list(row)
+        # which no version of Python before 3.13 puts into quotes, and every reader takes for the end of a line
+        broken = any("\r" in cell for cell in cells if isinstance(cell, str))
+        (self._quoted if broken else self._plain).writerow(cells)
+
+    def writerows(self, rows: Iterable[Iterable[object]]) -> None:
+        """Write several rows."""
+        for row in rows:
+            self.writerow(row)
 
 
 def shortened(text: str, most: int = 60) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections import Counter
@@ -14,6 +13,7 @@ from pathlib import Path
 from patch2tissue.atomic import write_text
 from patch2tissue.data.labels import layout_of, parse_label
 from patch2tissue.data.layouts import read_labels_csv
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.labelling.agreement import consensus
 from patch2tissue.labelling.pool import PoolPatch
@@ -147,7 +147,7 @@ def export_table(
     known_patches = {patch.path for patch in pool}
     decided = consensus(answer for answer in store.answers(annotator) if answer.patch in known_patches)
     lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
+    writer = TableWriter(lines)
     writer.writerow(["path", *store.tissues.names])
     labelled = 0
     for patch in sorted(decided):

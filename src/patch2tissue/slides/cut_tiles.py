@@ -17,6 +17,7 @@ from PIL import Image
 
 from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
 from patch2tissue.data.regions import positions
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.plain_files import read_json
@@ -345,7 +346,7 @@ def _write_manifest(out: Path, tiles: list[Tile]) -> None:
                 earlier = {row[0]: row for row in listed[1:] if len(row) == len(COLUMNS)}
         kept = {name: row for name, row in earlier.items() if name not in rows and (out / name).is_file()}
         buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
+        writer = TableWriter(buffer)
         writer.writerow(COLUMNS)
         writer.writerows((rows | kept).values())
         write_text(path, buffer.getvalue())
