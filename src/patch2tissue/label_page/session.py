@@ -162,7 +162,7 @@ class LabelSession:
                 chosen=plain.get("chosen", "order"),
                 suggested=None if suggested is None else tuple(float(p) for p in suggested),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"This is no answer ({type(error).__name__}: {error}).") from None
         return self.store.add([answer]) == 1
 

@@ -404,6 +404,10 @@ def checked(answer: Answer, tissues: int) -> Answer:
     name = answer.annotator
     if not name or name != name.strip() or len(name) > _NAME_LENGTH or not name.isprintable():
         raise ConfigError(f"An annotator's name has 1 to {_NAME_LENGTH} characters and no spaces around it.")
+    try:
+        f"{answer.key}{answer.patch}".encode()
+    except UnicodeEncodeError:
+        raise ConfigError("An answer's key is text without halves of characters.") from None
     if answer.kind not in get_args(Kind) or answer.chosen not in get_args(Chosen) or not answer.key:
         raise ConfigError(f"This is no answer: {answer}.")
     if answer.kind == "labelled":

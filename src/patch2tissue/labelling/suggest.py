@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from patch2tissue.data.images import read_image
-from patch2tissue.errors import DataError
+from patch2tissue.errors import DataError, Patch2TissueError
 from patch2tissue.inference.slides.state import content_hash
 from patch2tissue.labelling.pool import find_pool
 from patch2tissue.labelling.queue import shuffled
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with LabelStore(folder / DATABASE, RunFolder(run).config().tissue_set()) as store:
             suggest(run, folder, store)
-    except DataError as error:
+    except Patch2TissueError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
 
