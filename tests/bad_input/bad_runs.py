@@ -15,7 +15,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tests.bad_input.faults import Fault, Maker, content
-from tests.inference.tiny_run import real_run
+from tests.inference.tiny_run import write_config
+
+from patch2tissue.config import EncoderConfig
+from patch2tissue.craanet.network import CRAANet, save_craanet
+from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
 
 CANARY = "canary"
 """File in the working directory that every payload of the corpus would write."""
@@ -80,10 +84,7 @@ def _json(change: Callable[[Any], object]) -> Maker:
 
 def _of_another_set(path: Path) -> None:
     """A whole network of a run with two tissues, in place of that of four."""
-    from patch2tissue.config import EncoderConfig
-    from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
-
-    encoder = EncoderConfig(name="resnet10t", output_stride=8)
+    encoder = EncoderConfig(name="test_resnet", output_stride=8)
     save_pfscnet(PFSCNet(encoder, 2, decoder_channels=16, embedding_dimensions=8), path.parent)
 
 
@@ -348,7 +349,12 @@ def whole_run(folder: Path) -> Path:
     """A run with untrained networks, an attention memory, and what a report shows."""
     from patch2tissue.craanet.accumulation import AttentionMemory
 
-    run = real_run(folder, "bcss-wsss", tile=32)
+    run = write_config(folder, "bcss-wsss", tile=32)
+    torch.manual_seed(0)
+    # of half a megabyte: many tests copy it
+    encoder = EncoderConfig(name="test_resnet", output_stride=8)
+    save_pfscnet(PFSCNet(encoder, 4, decoder_channels=16, embedding_dimensions=8), run / "pfscnet")
+    save_craanet(CRAANet(encoder, 4), run / "craanet")
     AttentionMemory.create(run / "craanet" / "attention_memory", (4, 4, 4, 4))
     _npz()(run / "craanet" / _HISTORY)
     for stage in ("craanet", "pfscnet"):

@@ -13,9 +13,9 @@ from tests.bad_input.faults import Commands
 
 
 @pytest.fixture
-def commands(capsys: pytest.CaptureFixture[str]) -> Commands:
+def commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Runs commands in this process."""
-    return Commands(capsys)
+    return Commands(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def recipe(tmp_path: Path, data: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"output: {tmp_path / 'run'}\ntissues: bcss-wsss\ndata: {{path: {data}}}\n"
-        "craanet: {epochs: 1, encoder: {name: resnet10t}}\nhardware: {device: cpu, threads: 1}\n",
+        "craanet: {epochs: 1, encoder: {name: test_resnet}}\nhardware: {device: cpu, threads: 1}\n",
         encoding="utf-8",
     )
     return path

@@ -23,7 +23,7 @@ GIVEN_TO = {
     "label names": "`check`, `train`, `labels import`",
     "tables of labels": "`check`, `train`, `labels import`",
     "recipes": "`train`, `report`; one to every command that takes a run",
-    "tissue sets": "`check`, `evaluate`, `labels import`, `label`",
+    "tissue sets": "`check`, `labels import`, `label`; one to every command that takes a set",
     "slides": "`slide tiles`, `slide predict`",
     "lists of slides": "`slide tiles`, `slide predict`",
     "maps": "`slide evaluate`, the viewer",

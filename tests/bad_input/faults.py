@@ -8,9 +8,13 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
+
+from patch2tissue.cli import app as app_module
 
 Maker = Callable[[Path], object]
 """Makes a bad file, or folder, at a path."""
@@ -54,19 +58,24 @@ class Outcome:
     said: str
 
 
+@cache
+def _built() -> Callable[..., object]:
+    return typer.main.get_command(app_module.app)
+
+
 class Commands:
     """Runs commands in this process, and looks after what none of them may ever do."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capsys = capsys
+        # building all commands takes longer than most of these calls
+        monkeypatch.setattr(app_module, "app", _built())
 
     def __call__(self, *arguments: object) -> Outcome:
         """Run `patch2tissue ARGUMENTS`; a traceback, or a message that calls it a bug, is a failure of the test."""
-        from patch2tissue.cli.app import main
-
         self._capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
+            app_module.main([str(argument) for argument in arguments])
         out, error = self._capsys.readouterr()
         said = re.sub(r"\s+", " ", out + error)
         assert "Traceback" not in said and "This is a bug" not in said, out + error

@@ -63,9 +63,7 @@ def test_tables_of_labels(commands: Commands, data: Path, recipe: Path, fault: F
 
 
 @pytest.mark.parametrize("fault", RECIPES, ids=str)
-def test_recipes(
-    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Path, run_copy: Path, fault: Fault
-) -> None:
+def test_recipes(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Path, fault: Fault) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / fault.file
     fault.make(path)
@@ -76,9 +74,11 @@ def test_recipes(
     assert not (tmp_path / "new" / "craanet").exists()
     if "timm" in outcome.said:
         return  # known only when the network is built
-    fault.make(run_copy / "config.yaml")
-    with unchanged(run_copy):
-        outcome = commands("report", run_copy)
+    run = tmp_path / "run"
+    run.mkdir()
+    fault.make(run / "config.yaml")
+    with unchanged(run):
+        outcome = commands("report", run)
         assert outcome.code == 2 and all(words in outcome.said for words in fault.says), outcome.said
 
 
@@ -107,10 +107,25 @@ def test_tissue_sets(commands: Commands, data: Path, tmp_path: Path, fault: Faul
     fault.make(path)
     with unchanged(data):
         commands.refuses(fault, path, "check", data, "--tissues", path)
-        commands.refuses(fault, path, "evaluate", data / "test", data / "test" / "mask", "--tissues", path)
         commands.refuses(fault, path, "labels", "import", data, "--tissues", path)
         commands.refuses(fault, path, "label", data, "--tissues", path, "--no-browser")
     assert not (data / DATABASE).exists()
+
+
+def test_every_command_refuses_a_broken_tissue_set(commands: Commands, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / SETS[0].file
+    SETS[0].make(path)
+    with unchanged(data):
+        for arguments in (
+            ("patches", data, "--out", tmp_path / "out"),
+            ("evaluate", data / "test", data / "test" / "mask"),
+            ("slide", "evaluate", data / "test", data / "test" / "mask"),
+            ("labels", "status", data),
+            ("labels", "export", data),
+            ("view", data / "test", "--no-browser"),
+        ):
+            commands.refuses(SETS[0], path, *arguments, "--tissues", path)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

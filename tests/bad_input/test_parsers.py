@@ -28,7 +28,7 @@ from patch2tissue.plain_yaml import MOST_VALUES, parse_yaml
 from patch2tissue.slides.geojson import read_geojson
 from patch2tissue.tissues import BUILT_IN, tissue_set_from_dict
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 _PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -71,7 +71,7 @@ def test_seeds_of_the_fuzzer(target: str, tmp_path: Path) -> None:
     assert len((tmp_path / "words").read_text("utf-8").splitlines()) == len(words()[target])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(plain=_PLAIN)
 def test_yaml_of_plain_values_is_read_back(plain: Any) -> None:
     text = yaml.safe_dump(plain, allow_unicode=True)
@@ -142,7 +142,7 @@ def test_any_plain_value_is_a_recipe_or_none(plain: Any) -> None:
             assert str(error)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows=st.lists(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=2), min_size=1))
 def test_tables_that_are_written_are_read_back(rows: list[list[str]]) -> None:
     buffer = io.StringIO(newline="")
