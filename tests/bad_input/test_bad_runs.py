@@ -175,3 +175,53 @@ def test_pseudo_labels_of_a_broken_classifier(run_with_data: Path, data: Path) -
     (run.craanet / "weights.safetensors").write_bytes(encoded("PNG"))
     with pytest.raises(DataError, match=r"weights\.safetensors: does not fit"):
         make_pseudo_labels(config, run, training_patches(config), 32)
+
+
+MANIFESTS = ("\xff", "a,b\n1,2\n", "name,image\n\0,\0\n", "name,image\nx\n", f"name,image\n{'x' * 200_000},y\n")
+
+
+@pytest.mark.parametrize("number", range(len(MANIFESTS)))
+def test_a_manifest_that_is_none(commands: Commands, run_with_data: Path, number: int) -> None:
+    path = run_with_data / "pseudo_labels" / "manifest.csv"
+    path.parent.mkdir()
+    path.write_bytes(MANIFESTS[number].encode("latin-1"))
+    fault = Fault("", "", "", lambda path: None, ("is damaged", "Make pseudo labels again"))
+    with unchanged(run_with_data):
+        commands.refuses(fault, path, "view", run_with_data, "--no-browser")
+
+
+HEAD = "path,slide,x,y,width,height,size,um_per_pixel,tissue_share\n"
+TILES = ("\xff", "a,b\n1,2\n", f"{HEAD}train/p0[1000].png,a.tif,nan,0,9,9,9,1,1\n", f"{HEAD}train/p0[1000].png,a.tif\n")
+
+
+@pytest.mark.parametrize("number", range(len(TILES)))
+def test_a_list_of_tiles_that_is_none(commands: Commands, data: Path, number: int) -> None:
+    path = data / "tiles.csv"
+    path.write_bytes(TILES[number].encode("latin-1"))
+    fault = Fault("", "", "", lambda path: None, ("is no list of tiles", "Cut the tiles again"))
+    with unchanged(data):
+        commands.refuses(fault, path, "labels", "import", data, *SET)
+        commands.refuses(fault, path, "label", data, *SET, "--no-browser")
+
+
+def test_names_that_are_too_long_or_no_files(commands: Commands, data: Path, whole_run: Path, tmp_path: Path) -> None:
+    long = "x" * 300
+    for arguments in (
+        ("check", long, *SET),
+        ("train", long),
+        ("predict", whole_run, long, "--out", tmp_path / "out"),
+        ("report", long),
+        ("slide", "tiles", f"{long}.svs", "--out", tmp_path / "tiles"),
+        ("view", long, "--no-browser"),
+    ):
+        outcome = commands(*arguments)
+        assert outcome.code == 2 and "File name too long" in outcome.said
+    outcome = commands("evaluate", data / "test" / "mask", data / "test" / "mask", *SET, "--out", tmp_path)
+    assert outcome.code == 2 and f"{tmp_path}: is a folder. Name a file in it." in outcome.said
+    picture = data / "test" / "img" / "t0.png"
+    for resolution in ("1e-9", "1e9", "inf", "nan"):
+        cut = ("slide", "tiles", picture, "--out", tmp_path / "tiles", "--mpp", "1", "--tile-mpp", resolution)
+        drawn = ("slide", "predict", whole_run, picture, "--out", tmp_path / "maps", "--mpp", "1")
+        for arguments in (cut, (*drawn, "--model-mpp", resolution)):
+            outcome = commands(*arguments)
+            assert outcome.code == 2 and "resolution in µm per pixel is from 0.02 to 100" in outcome.said

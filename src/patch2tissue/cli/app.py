@@ -115,6 +115,8 @@ def _message(error: Exception) -> tuple[str, int]:
         return "Out of memory. Use a smaller batch_size, patch_size or tile, or close other programs.", 1
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
+        if error.errno == errno.ENAMETOOLONG:
+            return f"{where}{error.strerror}. Choose a shorter one.", 2
         mendable = error.errno in (*DISK_FULL, errno.EROFS)
         return f"{where}{error.strerror}." + (f" {remedy(error.errno)}" if mendable else ""), 1
     kind = type(error).__name__

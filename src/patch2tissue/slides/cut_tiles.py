@@ -22,6 +22,7 @@ from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.plain_files import read_json
 from patch2tissue.slides.opening import SlideFile, open_slide
+from patch2tissue.slides.resolution import COARSEST, FINEST
 from patch2tissue.slides.scaled import ScaledSlide
 from patch2tissue.slides.slide import Slide
 from patch2tissue.slides.tissue_mask import TissueMask, contour_picture, tissue_mask_for
@@ -62,8 +63,10 @@ class TileSettings:
         Raises:
             ConfigError: naming the first one.
         """
-        if not (math.isfinite(self.um_per_pixel) and self.um_per_pixel > 0):
-            raise ConfigError(f"The tiles' resolution in µm per pixel is a number above 0, not {self.um_per_pixel}.")
+        if not FINEST <= self.um_per_pixel <= COARSEST:
+            raise ConfigError(
+                f"The tiles' resolution in µm per pixel is from {FINEST} to {COARSEST:g}, not {self.um_per_pixel:g}."
+            )
         if self.size < 16 or self.stride < 1:
             raise ConfigError(f"Size {self.size} is at least 16 px and stride {self.stride} at least 1 px.")
         if not 0 <= self.least_tissue <= 1:

@@ -109,7 +109,8 @@ class ViewedRun:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
             for row in rows:
-                row["image"], row["name"]
+                if not row["image"] or not row["name"] or "\0" in row["image"] + row["name"]:
+                    raise ValueError("a line lacks its name or image")
             return rows
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise DataError(
