@@ -14,6 +14,7 @@ from tests.viewer.results import make_results
 
 from patch2tissue.errors import DataError
 from patch2tissue.viewer.layers import Look
+from patch2tissue.viewer.scenes import find_scenes
 from patch2tissue.viewer.slide_layers import MapLayer
 
 SET = ("--tissues", "bcss-wsss")
@@ -72,3 +73,22 @@ def test_maps(commands: Commands, tmp_path: Path, fault: Fault) -> None:
                 layer = MapLayer(path)
                 for row in range(3):
                     layer.tile(8, 0, row, Look())
+
+
+RESULTS = {
+    "work/a/state.json": ("[]", "[" * 100_000, '{"result": {"slide": 3}}', '{"result": {"slide": "a\\u0000.tif"}}'),
+    "a_areas.json": ("[]", "[" * 100_000, '{"tissues": {"tumour": {"share": NaN}}}', "\0"),
+}
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS))
+def test_results_that_a_viewer_finds(tmp_path: Path, file: str) -> None:
+    folder = tmp_path / "maps"
+    make_results(folder, write_tiled(tmp_path / "a.tif", picture()), 150, 210)
+    for text in (*RESULTS[file], json.dumps({"result": {"slide": "x" * 5000}})):
+        (folder / file).write_text(text, encoding="utf-8")
+        if file.endswith("areas.json"):
+            assert MapLayer(folder / "a_classes.tif").shares(None) == []
+        else:
+            with pytest.raises(DataError, match="nothing to look at"):
+                find_scenes([folder])

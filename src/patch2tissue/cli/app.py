@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Annotated
@@ -99,6 +100,9 @@ def set_up_logging(level: int) -> None:
         # Lightning sets its loggers to INFO when it is imported, but not these two, through which it speaks.
         for name in ("lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # What these two say of damaged files, our messages say with the file's name.
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.captureWarnings(True)
 
 

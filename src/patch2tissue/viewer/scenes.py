@@ -204,11 +204,10 @@ def _results(folder: Path, origin: str) -> list[Scene]:
     for state in sorted(folder.glob("work/*/state.json")):
         try:
             result = read_json(state)["result"]
-            slide = Path(result["slide"])
+            scene = Scene(state.parent.name, Path(result["slide"]))
+            found = _map_in(folder, scene)
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a slide that is not done
-        scene = Scene(state.parent.name, slide)
-        found = _map_in(folder, scene)
+            continue  # a slide that is not done, or none
         if found is not None:
             scene.layers.append(LayerSource(origin, "map", found))
             scenes.append(scene)

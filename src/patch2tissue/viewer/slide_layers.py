@@ -61,8 +61,9 @@ class MapLayer(TissueLayer):
         """See `TissueLayer.shares`: those that were written with the map."""
         try:
             plain = read_json(self._areas)["tissues"]
-            return [{key: float(plain[name][key]) for key in ("share", "area_mm2")} for name in self.names]
-        except (OSError, ValueError, KeyError, TypeError):
+            found = [{key: float(plain[name][key]) for key in ("share", "area_mm2")} for name in self.names]
+            return found if all(math.isfinite(value) for one in found for value in one.values()) else []
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return []
 
     def close(self) -> None:
