@@ -42,13 +42,13 @@ def _cut(make: Maker, share: float) -> Maker:
     return cut
 
 
-def _tag(make: Maker, code: int, value: int) -> Maker:
+def _tag(make: Maker, code: int, value: int, page: int = 0) -> Maker:
     """A slide one of whose tags says something else."""
 
     def lie(path: Path) -> None:
         make(path)
         with tifffile.TiffFile(path) as file:
-            tag = file.pages.first.tags[code]
+            tag = file.pages[page].tags[code]
             form, where = {3: "<H", 4: "<I"}[int(tag.dtype)], tag.valueoffset
         raw = bytearray(path.read_bytes())
         raw[where : where + struct.calcsize(form)] = struct.pack(form, value)
@@ -117,6 +117,7 @@ SLIDES = [
     _slide("Aperio: an objective of 0", "s.svs", _aperio("AppMag = 0"), *_NOT_TOLD),
     _slide("Aperio: half a micron", "s.svs", _aperio("MPP = 0.5"), accepted=True),
     _slide("Aperio: no resolution but an objective", "s.svs", _aperio("AppMag = 20|MPP = abc"), accepted=True),
+    _slide("a level of another shape", "s.tif", _tag(_tiled, 256, 70, page=1), "level 1 has 70 × 150", accepted=True),
     _slide("name with spaces and a line end", "a  b\nc.svs", _aperio("MPP = 0.5"), accepted=True),
 ]
 

@@ -12,7 +12,7 @@ import tifffile
 
 from patch2tissue.errors import DataError
 from patch2tissue.slides.resolution import Resolution, checked, resolution_of
-from patch2tissue.slides.slide import Slide
+from patch2tissue.slides.slide import Slide, warn_of_odd_levels
 from patch2tissue.slides.tiled_page import TiledPage
 
 _UM_PER = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25_400.0}
@@ -57,6 +57,7 @@ class OmeSlide(Slide):
         try:
             self.levels = tuple((page.width, page.height) for page in self._pages)
             self.downsamples = tuple(self.levels[0][0] / width for width, _ in self.levels)
+            warn_of_odd_levels(self.path, self.levels)
             stated = _physical_size(description)
             self.resolution = (
                 resolution_of(path, resolution_tags(first)) if stated is None else checked(self.path, stated)
