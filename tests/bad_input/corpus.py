@@ -18,8 +18,8 @@ CORPUS: list[Fault] = [
 ]
 
 GIVEN_TO = {
-    "images": "`check`, `predict`, `train`, `evaluate`, both pages",
-    "masks": "`check`, `evaluate`",
+    "images": "`check`, `predict`, `train`, `evaluate`, both pages; some to `patches`",
+    "masks": "`check`, `evaluate`, `patches`",
     "label names": "`check`, `train`, `labels import`",
     "tables of labels": "`check`, `train`, `labels import`",
     "recipes": "`train`, `report`; one to every command that takes a run",

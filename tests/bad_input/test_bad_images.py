@@ -149,3 +149,20 @@ def test_masks(commands: Commands, data: Path, tmp_path: Path, fault: Fault) -> 
                 commands.refuses(fault, path, *arguments)
     if fault.accepted:
         assert np.array_equal(read_mask(path, TISSUES), INDICES)
+
+
+def test_patches_are_cut_of_all_images_or_of_none(commands: Commands, tmp_path: Path) -> None:
+    source, out = tmp_path / "source" / "train", tmp_path / "out"
+    for part in ("img", "mask"):
+        (source / part).mkdir(parents=True)
+        Image.fromarray(PICTURE if part == "img" else INDICES).save(source / part / "good.png")
+    for fault in (*REFUSED[::4], *(fault for fault in MASKS if not fault.accepted)):
+        bad = [(source / part / fault.file).with_stem("bad") for part in ("img", "mask")]
+        is_mask = fault.kind == "masks"
+        fault.make(bad[is_mask])
+        Image.fromarray(PICTURE if is_mask else INDICES).save(bad[not is_mask].with_suffix(".png"))
+        with unchanged(source):
+            commands.refuses(fault, bad[is_mask], "patches", source.parent, "--out", out, "--tissues", "bcss-wsss")
+        assert {path.name for path in tmp_path.iterdir()} == {"source"}
+        for path in source.glob("*/bad.*"):
+            path.unlink()

@@ -41,8 +41,8 @@ def warn_of_odd_levels(path: Path, sizes: Sequence[tuple[int, int]]) -> None:
         apart = min(abs(wide - width / down), abs(tall - height / across))
         if max(across, down) > _ODD * min(across, down) and apart > _ODD_PIXELS:
             logger.warning(
-                "%s: level %d has %d × %d pixels, which is not the shape of its full size (%d × %d). Look at the result, "
-                "and export the slide again if that is off.",
+                "%s: level %d has %d × %d pixels, which is not the shape of its full size (%d × %d). Look at the "
+                "result, and export the slide again if that is off.",
                 *(path, number, wide, tall, width, height),
             )
 

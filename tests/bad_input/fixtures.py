@@ -1,4 +1,7 @@
-"""Commands, and runs and data that bad files are put into."""
+"""Fixtures of the tests beside this file: commands, and runs and data that bad files are put into.
+
+tests/conftest.py makes them known: a second file of that name would hide it, since there are no packages here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.bad_input.bad_runs import whole_run as make_run
 from tests.bad_input.faults import Commands
 
 
@@ -21,6 +23,8 @@ def commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with untrained networks; not to be changed."""
+    from tests.bad_input.bad_runs import whole_run as make_run
+
     return make_run(tmp_path_factory.mktemp("bad-input") / "run")
 
 
