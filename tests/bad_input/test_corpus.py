@@ -33,7 +33,10 @@ def test_a_process_of_its_own_does_the_same(data: Path, tmp_path: Path) -> None:
     (tmp_path / "bomb.yaml").write_text(BOMB, encoding="utf-8")
     (data / "train" / os.fsdecode(b"p\xe9[1000].png")).write_bytes(b"")
     for arguments, words in (
-        (["train", tmp_path / "bomb.yaml"], "bomb.yaml: is not readable as YAML: it stands for more than 20000 values"),
+        (
+            ["check", data, "--tissues", tmp_path / "bomb.yaml"],
+            "bomb.yaml: is not readable as YAML: it stands for more than 20000 values",
+        ),
         (["check", data, "--tissues", "bcss-wsss"], "its name is not UTF-8 text"),
     ):
         command = [sys.executable, "-m", "patch2tissue", *map(str, arguments)]
