@@ -54,8 +54,18 @@ TABLES = [
     ),
     _table("another set's tissues", "path,gland,surrounding tissue\n", "no column for the", "It must read path,"),
     _table("a column too many", HEADER[:-1] + ",fat\n" + ROWS, "'fat' is no tissue", "It must read path,"),
-    _table("a line too short", HEADER + ROWS + "train/x.png,1\n", "line 6: has 2 values instead of 5"),
-    _table("a line too long", HEADER + ROWS + "train/x.png,1,0,0,0,0\n", "line 6: has 6 values instead of 5"),
+    _table(
+        "a line too short",
+        HEADER + ROWS + "train/x.png,1\n",
+        "line 6: has 2 values instead of 5",
+        "one for each column",
+    ),
+    _table(
+        "a line too long",
+        HEADER + ROWS + "train/x.png,1,0,0,0,0\n",
+        "line 6: has 6 values instead of 5",
+        "one for each column",
+    ),
     _table("words for labels", HEADER + ROWS + "train/x.png,yes,no,no,no\n", "'yes' is not a label", _LABEL),
     _table("numbers for labels", HEADER + ROWS + "train/x.png,0.7,0,0,0\n", "'0.7' is not a label", _LABEL),
     _table("formulas for labels", HEADER + ROWS + "train/x.png,=1+0,0,0,0\n", "'=1+0' is not a label", _LABEL),
@@ -64,14 +74,27 @@ TABLES = [
     _table(
         "a name too long for a file", HEADER + ROWS + f"{'x' * 300}.png,1,0,0,0\n", "line 6: ", "File name too long"
     ),
-    _table("a file listed twice", HEADER + ROWS + FIRST + "\n", "is listed twice (first in line 2)"),
+    _table("a file listed twice", HEADER + ROWS + FIRST + "\n", "is listed twice (first in line 2)", "Remove one"),
     _table(
         "a file listed twice by other ways", HEADER + ROWS + f"./test/../{FIRST}\n", "is listed twice (first in line"
     ),
-    _table("a file that is not there", HEADER + ROWS + "train/x.png,1,0,0,0\n", "x.png", "there is no such file"),
-    _table("a folder for a file", HEADER + ROWS + "train,1,0,0,0\n", "train", "there is no such file"),
+    _table(
+        "a file that is not there",
+        HEADER + ROWS + "train/x.png,1,0,0,0\n",
+        "x.png",
+        "there is no such file",
+        "Correct or remove",
+    ),
+    _table(
+        "a folder for a file", HEADER + ROWS + "train,1,0,0,0\n", "train", "there is no such file", "Correct or remove"
+    ),
     _table("a quote that never ends", HEADER + ROWS + '"train/x.png,1,0,0,0\n', "is not valid CSV", _UTF8),
-    _table("a NUL character in a name", HEADER + ROWS + "train/x\0.png,1,0,0,0\n", "holds a NUL character"),
+    _table(
+        "a NUL character in a name",
+        HEADER + ROWS + "train/x\0.png,1,0,0,0\n",
+        "holds a NUL character",
+        "save it as 'CSV UTF-8'",
+    ),
     _table("a NUL character in a label", HEADER + ROWS + "train/x.png,\0,0,0,0\n", "is not a label", _LABEL),
     _table("Latin-1", (HEADER + "train/é.png,1,0,0,0\n").encode("latin-1"), "is not UTF-8 text", _UTF8),
     _table("UTF-16", (HEADER + ROWS).encode("utf-16"), "is not UTF-8 text", _UTF8),

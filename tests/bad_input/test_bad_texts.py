@@ -53,7 +53,7 @@ def test_tables_of_labels(commands: Commands, data: Path, recipe: Path, fault: F
             commands.refuses(fault, path, "check", data, *SET)
             commands.refuses(fault, path, "train", recipe)
     assert not (recipe.parent / "run" / "craanet").exists()
-    if fault.says[-1:] == ("there is no such file",):
+    if "there is no such file" in fault.says:
         return  # the labels of the other files can be taken over
     if fault.accepted:
         assert commands.accepts("labels", "import", data, *SET, "--table", path).said.startswith("4 labels taken over")

@@ -104,7 +104,12 @@ def _labels_in_table(
         notes.add("error", "label", table, problem.removeprefix(str(table)).lstrip(":, "))
     ours = {path: labels for path, labels in listed.items() if belongs_to(path, root, split)}
     for path in [path for path in ours if not path.is_file()]:
-        notes.add("error", "label", path, f"is listed in {notes.shown(table)}, but there is no such file.")
+        notes.add(
+            "error",
+            "label",
+            path,
+            f"is listed in {notes.shown(table)}, but there is no such file. Correct or remove the line.",
+        )
         del ours[path]
     in_place = {Path(os.path.normpath(path)): labels for path, labels in ours.items()}
     if split != "train":

@@ -58,7 +58,7 @@ def scan_labels_csv(path: Path, tissues: TissueSet) -> tuple[dict[Path, tuple[in
         place = os.path.normpath(image)
         if place in lines:
             problems.append(
-                f"{path}, line {number}: '{shortened(name)}' is listed twice (first in line {lines[place]})."
+                f"{path}, line {number}: '{shortened(name)}' is listed twice (first in line {lines[place]}). Remove one."
             )
             continue
         lines[place] = number
@@ -69,12 +69,12 @@ def scan_labels_csv(path: Path, tissues: TissueSet) -> tuple[dict[Path, tuple[in
 def _row(row: list[str], length: int, columns: list[int]) -> tuple[str, tuple[int, ...]] | str:
     """Path and labels of a row, or what is wrong with it."""
     if len(row) != length:
-        return f"has {len(row)} values instead of {length}."
+        return f"has {len(row)} values instead of {length}; write one for each column of the first line."
     name = row[columns[0]].strip()
     if not name:
-        return "has no path."
+        return "has no path; name the image's file, or remove the line."
     if "\0" in name:
-        return "holds a NUL character."
+        return "holds a NUL character; save it as 'CSV UTF-8' again."
     values = [row[column].strip() for column in columns[1:]]
     wrong = next((value for value in values if value not in {"0", "1"}), None)
     if wrong is not None:

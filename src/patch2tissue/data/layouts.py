@@ -144,7 +144,9 @@ def load_split(root: Path, split: str, tissues: TissueSet, layout: str = "auto")
             files = [path for path in labels if belongs_to(path, root, split)]
             missing = next((path for path in files if not path.is_file()), None)
             if missing is not None:
-                raise DataError(f"{missing}: is listed in {table}, but there is no such file.")
+                raise DataError(
+                    f"{missing}: is listed in {table}, but there is no such file. Correct or remove the line."
+                )
         else:
             files = image_files(image_folder(folder))
     else:
