@@ -57,9 +57,8 @@ def scan_labels_csv(path: Path, tissues: TissueSet) -> tuple[dict[Path, tuple[in
             continue
         place = os.path.normpath(image)
         if place in lines:
-            problems.append(
-                f"{path}, line {number}: '{shortened(name)}' is listed twice (first in line {lines[place]}). Remove one."
-            )
+            first = f"first in line {lines[place]}"
+            problems.append(f"{path}, line {number}: '{shortened(name)}' is listed twice ({first}). Remove one.")
             continue
         lines[place] = number
         labels[image] = values
