@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
+import torch
 from tests.bad_input.bad_images import encoded
-from tests.bad_input.bad_runs import ARRAYS, CANARY, DATABASES, NETWORKS, RECORDS
+from tests.bad_input.bad_runs import ARRAYS, CANARY, DATABASES, NETWORKS, RECORDS, Payload
 from tests.bad_input.faults import Commands, Fault, unchanged
 
 from patch2tissue.config import load_config
@@ -29,6 +31,12 @@ def no_payload_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path / "here")
     yield
     assert not (tmp_path / "here" / CANARY).exists()
+
+
+def test_the_payload_does_run_if_somebody_unpickles_it() -> None:
+    pickle.loads(pickle.dumps(Payload()))
+    assert Path(CANARY).read_text() == "run"
+    Path(CANARY).unlink()
 
 
 @pytest.fixture
@@ -62,9 +70,6 @@ def test_scores_are_not_lost_to_a_broken_network(commands: Commands, run_with_da
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.ckpt", "weights.bin", "weights.pth", "weights.safetensors"])
 def test_an_encoder_with_a_payload(commands: Commands, recipe: Path, tmp_path: Path, name: str) -> None:
-    import torch
-    from tests.bad_input.bad_runs import Payload
-
     path = tmp_path / name
     torch.save({"state_dict": Payload()}, path)
     fault = Fault("networks", "", "", lambda path: None, ("encoder",))
@@ -105,9 +110,6 @@ def test_a_viewer_of_broken_maps(run_with_data: Path) -> None:
 
 @pytest.mark.parametrize("name", ["state.pt of a payload", "state.pt cut short", "state.pt of another version"])
 def test_checkpoints(commands: Commands, recipe: Path, tmp_path: Path, name: str) -> None:
-    import torch
-    from tests.bad_input.bad_runs import Payload
-
     state = tmp_path / "run" / "craanet" / "checkpoint" / "epoch-0000" / "state.pt"
     outcome = commands("train", recipe, "--stage", "pseudo")
     assert outcome.code == 2 and "is not trained yet" in outcome.said
