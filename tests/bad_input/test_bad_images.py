@@ -166,3 +166,24 @@ def test_patches_are_cut_of_all_images_or_of_none(commands: Commands, tmp_path: 
         assert {path.name for path in tmp_path.iterdir()} == {"source"}
         for path in source.glob("*/bad.*"):
             path.unlink()
+
+
+def test_masks_that_training_was_asked_to_read_are_read_before_it_begins(
+    commands: Commands, data: Path, recipe: Path
+) -> None:
+    supervised = ("train", recipe, "--set", "comparisons.full_supervision=true")
+    validated = ("train", recipe, "--set", "selection=validation_masks")
+    outcome = commands(*supervised)
+    assert outcome.code == 2 and "needs a mask for every training patch; 4 have none" in outcome.said
+    (data / "test").rename(data / "val")
+    (data / "val" / "mask" / "t0.png").write_bytes(b"")
+    for folder, arguments in ((data / "train", supervised), (data / "val", validated)):
+        (folder / "mask").mkdir(exist_ok=True)
+        for path in folder.glob("*.png"):
+            Image.fromarray(INDICES[:16]).save(folder / "mask" / path.name)
+        outcome = commands(*arguments)
+        assert outcome.code == 2 and "patches cannot be read, so training is not begun" in outcome.said
+        assert f"{folder / 'mask'}" in outcome.said and ("is 32×16 px" in outcome.said or "is empty" in outcome.said)
+        (recipe.parent / "run" / "config.yaml").unlink()
+        (recipe.parent / "run" / "environment.json").unlink()
+    assert not (recipe.parent / "run" / "craanet").exists()
