@@ -6,10 +6,11 @@ STAMP := .venv/.installed
 SLOW_ARGS ?=
 QUALITY_ARGS ?=
 AUDIT_ARGS ?=
+FUZZ_SECONDS ?= 600
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py
 
 .DEFAULT_GOAL := default
-.PHONY: default help demo test slow readers lint format types bench bench-quality docs lock audit clean
+.PHONY: default help demo test slow readers fuzz lint format types bench bench-quality docs lock audit clean
 
 default: $(STAMP)  ## install everything into .venv (the default target)
 	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
@@ -40,6 +41,19 @@ readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuB
 	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 		$(BIN)/python -c "$$where" > "$$(.venv-readers/bin/python -c "$$where")/patch2tissue_venv.pth"
 	@.venv-readers/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r tests/readers.txt
+	@touch $@
+
+fuzz: .venv-fuzz/.installed  ## fuzz the parsers of labels, tables, YAML and GeoJSON (FUZZ_SECONDS=60: shorter)
+	@PYTHONPATH=src .venv-fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
+
+# An environment of its own, which sees the packages of .venv, too.
+.venv-fuzz/.installed: $(STAMP) fuzz/requirements.txt
+	@rm -rf .venv-fuzz && $(BIN)/python -m venv .venv-fuzz
+	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		$(BIN)/python -c "$$where" > "$$(.venv-fuzz/bin/python -c "$$where")/patch2tissue_venv.pth"
+	@.venv-fuzz/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r fuzz/requirements.txt || \
+		{ echo "make: atheris is not to be had here: its wheels are for Linux on x86-64 with Python 3.11 to 3.13." >&2; \
+		exit 1; }
 	@touch $@
 
 lint: $(STAMP)  ## ruff, formatting and types

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -53,6 +53,8 @@ def kind(annotation: Any) -> str:
         return ", ".join(f"`{part}`" for part in parts)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys("null" if part is NoneType else kind(part) for part in parts))
+    if origin is Annotated:
+        return kind(parts[0])
     if origin is list:
         return f"list of {kind(parts[0])}s"
     if origin is tuple:

@@ -11,6 +11,8 @@ from PIL import Image
 
 from patch2tissue.tissues import TissueSet, load_tissue_set
 
+pytest_plugins = ["tests.bad_input.fixtures"]
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

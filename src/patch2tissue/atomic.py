@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from patch2tissue.errors import DISK_FULL, WriteError
+from patch2tissue.errors import DISK_FULL, DataError, WriteError
 
 _MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 _OF_THE_DISK = (*DISK_FULL, errno.EROFS, errno.EIO)
@@ -38,8 +38,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     Raises:
         WriteError: if the folder cannot be written to, or the disk is full.
+        DataError: if the target is a folder.
     """
     target = Path(target)
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder. Name a file in it.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), suffix=target.suffix, dir=target.parent)

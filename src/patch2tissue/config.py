@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from patch2tissue.errors import ConfigError
+from patch2tissue.plain_yaml import parse_yaml, read_yaml
 from patch2tissue.tissues import BUILT_IN, TissueSet, load_tissue_set, tissue_set_from_dict
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 class SyntheticSource(_Section):
@@ -26,7 +27,7 @@ class SyntheticSource(_Section):
     test: int = Field(120, ge=0, description="patches in test")
     size: int = Field(128, ge=32, description="patch size in pixels")
     difficulty: Literal["easy", "medium", "hard"] = Field("hard", description="how hard the tissue is to tell apart")
-    seed: int = Field(0, description="seed of the pictures; same seed, same bytes")
+    seed: int = Field(0, ge=0, description="seed of the pictures; same seed, same bytes")
 
 
 class RegionSource(_Section):
@@ -59,6 +60,25 @@ class DataConfig(_Section):
     cache: bool = Field(True, description="keep decoded training patches in memory when they fit in 2 GiB")
 
 
+_NOT_OPTIONS = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "checkpoint_strict",
+        "feature_cfg",
+        "feature_cls",
+        "features_only",
+        "output_stride",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_filter_fn",
+        "pretrained_strict",
+    }
+)
+"""Arguments of timm that name a file, which it might unpickle, or that other fields set."""
+
+
 class EncoderConfig(_Section):
     """A timm encoder and where its weights come from."""
 
@@ -68,6 +88,18 @@ class EncoderConfig(_Section):
     allow_missing: bool = Field(False, description="accept a weights file that lacks some of the encoder's tensors")
     output_stride: Literal[8, 16, 32] = Field(8, description="pixels per feature position (ViT: its own patch size)")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+
+    @field_validator("options")
+    @classmethod
+    def _no_files(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Some of timm's arguments name a file, which it would unpickle, or are set by other fields."""
+        wrong = sorted(_NOT_OPTIONS & options.keys())
+        if wrong:
+            raise ValueError(
+                f"'{wrong[0]}' is not taken here: use pretrained, weights (a .safetensors file) or output_stride"
+            )
+        return options
+
     mean: tuple[float, float, float] | None = Field(None, description="input mean in 0..1; null: the encoder's own")
     std: tuple[float, float, float] | None = Field(None, description="input deviation in 0..1; null: the encoder's own")
 
@@ -116,7 +148,7 @@ class CRAANetConfig(OptimiserConfig):
 
     encoder: EncoderConfig = Field(default_factory=EncoderConfig, description="encoder of both stages")
     heads: Literal[1, 2, 4, 6, 8] = Field(1, description="residual attention heads")
-    temperatures: list[float] | None = Field(
+    temperatures: list[Annotated[float, AllowInfNan(True)]] | None = Field(
         None, description="one temperature per head instead of the published set; .inf is the maximum"
     )
     residual_weight: float = Field(0.3, ge=0, description="weight λ of the attention term; 0 leaves plain averaging")
@@ -275,7 +307,7 @@ class RunConfig(_Section):
     """A whole run."""
 
     output: Path = Field(description="run folder to write")
-    seed: int = Field(0, ge=0, description="seed of everything random in training")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random in training")
     tissues: str | dict[str, Any] = Field(description="name of a tissue set, a YAML file, or the set itself")
     data: DataConfig = Field(description="the patches")
     pretraining: PretrainingConfig | None = Field(
@@ -343,8 +375,8 @@ def _apply_override(plain: dict[str, Any], override: str) -> None:
     if not separator or not key.strip():
         raise ConfigError(f"--set {override}: expected section.field=value, for example --set craanet.epochs=5.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except ValueError:
         raise ConfigError(f"--set {override}: '{text}' is not a YAML value.") from None
     node = plain
     parts = key.strip().split(".")
@@ -382,18 +414,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
     Raises:
         ConfigError: if the file cannot be read or is not a valid configuration.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a UTF-8 text file.") from None
-    try:
-        plain = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{path}: a configuration is a mapping with at least output, tissues and data.")
+    plain = read_yaml(Path(path), "a configuration", "output, tissues and data")
     for override in overrides or []:
         _apply_override(plain, override)
     return config_from_dict(plain, str(path))

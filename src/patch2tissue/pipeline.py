@@ -20,17 +20,20 @@ import torch
 from patch2tissue.atomic import remove_abandoned, write_text
 from patch2tissue.config import RegionSource, RunConfig, SyntheticSource, load_config
 from patch2tissue.craanet.accumulation import AttentionMemory
-from patch2tissue.craanet.network import load_craanet
+from patch2tissue.craanet.network import CRAANet, load_craanet
 from patch2tissue.craanet.training import train_craanet
 from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.layouts import load_images_and_masks, load_split
 from patch2tissue.data.patches import Patch, shared_patients
+from patch2tissue.data.readable import refuse_unreadable
 from patch2tissue.data.regions import cut_regions
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError, WriteError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.inference.training_distribution import DISTRIBUTION_FILE, learn_distribution
 from patch2tissue.labelling.exchange import unseen_by_training
+from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.pfscnet.network import PFSCNet, load_pfscnet
 from patch2tissue.pfscnet.rounds import train_rounds
 from patch2tissue.pfscnet.training import train_pfscnet
@@ -42,6 +45,7 @@ from patch2tissue.run_data import record_data
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
 from patch2tissue.training import is_finished
+from patch2tissue.weights import refuse_other_tissues
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +78,7 @@ def run_training(
     run = RunFolder(Path(config.output))
     if not resume:
         remove_run(run)
+    refuse_to_write_through_links(run.path)
     _claim_folder(run, config)
     remove_abandoned(run.path)
     _remove_checkpoints(run)
@@ -86,6 +91,8 @@ def run_training(
     record_data(run, config, patches)
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
+    if not _all_done(run, stages):
+        _refuse_bad_pictures(config, patches, stages)
     side = canvas_size(patches, config.data.patch_size)
     if config.pretraining is not None and {"craanet", "pfscnet"} & set(stages):
         config = start_from(config, pretrain_encoder(config, patches, run.pretraining, side=side))
@@ -246,6 +253,31 @@ def patients_in_both(config: RunConfig, patches: Sequence[Patch]) -> list[str]:
     return warnings
 
 
+def _all_done(run: RunFolder, stages: Sequence[str]) -> bool:
+    done = {
+        "craanet": is_finished(run.craanet),
+        "pseudo": (run.pseudo_labels / "manifest.csv").is_file(),
+        "pfscnet": is_finished(run.pfscnet),
+    }
+    return all(done[stage] for stage in stages)
+
+
+def _refuse_bad_pictures(config: RunConfig, patches: Sequence[Patch], stages: Sequence[str]) -> None:
+    """Read whatever training will read, before hours are spent on it."""
+    tissues, folder = config.tissue_set(), Path(config.data.path)
+    supervised = config.comparisons.full_supervision and "pfscnet" in stages
+    if supervised:
+        unmasked = [patch.name for patch in patches if patch.mask is None]
+        if unmasked:
+            raise DataError(
+                f"{config.data.path}: comparisons.full_supervision needs a mask for every training patch; "
+                f"{len(unmasked)} have none, first {unmasked[0]}. Add them, or set it to false."
+            )
+    refuse_unreadable(patches, tissues, folder, masks=supervised)
+    if config.selection == "validation_masks" and "pfscnet" in stages:
+        refuse_unreadable(_validation_patches(config), tissues, folder, masks=True)
+
+
 def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
     """Write pseudo labels from the trained stage 1, and those of plain CAM if it was asked for."""
     if not is_finished(run.craanet):
@@ -256,7 +288,7 @@ def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patc
         generate_pseudo_labels(
             patches,
             tissues,
-            load_craanet(run.craanet),
+            _trained_craanet(run.craanet, tissues),
             AttentionMemory(run.craanet / "attention_memory"),
             run.pseudo_labels,
             side=side,
@@ -266,18 +298,29 @@ def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patc
         )
     if config.comparisons.cam and is_finished(run.cam):
         generate_cam_labels(
-            patches, tissues, load_craanet(run.cam), run.pseudo_labels, side=side, hardware=config.hardware
+            patches,
+            tissues,
+            _trained_craanet(run.cam, tissues),
+            run.pseudo_labels,
+            side=side,
+            hardware=config.hardware,
         )
     if config.comparisons.grad_cam:
         generate_cam_labels(
             patches,
             tissues,
-            load_craanet(run.craanet),
+            _trained_craanet(run.craanet, tissues),
             run.pseudo_labels,
             side=side,
             hardware=config.hardware,
             method="grad_cam",
         )
+
+
+def _trained_craanet(folder: Path, tissues: TissueSet) -> CRAANet:
+    network = load_craanet(folder)
+    refuse_other_tissues(network, tissues, folder)
+    return network
 
 
 def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
@@ -313,12 +356,6 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], s
             cross_entropy_only=True,
         )
     if config.comparisons.full_supervision:
-        unmasked = [patch.name for patch in patches if patch.mask is None]
-        if unmasked:
-            raise DataError(
-                f"{config.data.path}: comparisons.full_supervision needs a mask for every training patch; "
-                f"{len(unmasked)} have none, first {unmasked[0]}."
-            )
         log.warning("full supervision reads the masks of train, as comparisons.full_supervision asks for")
         train_pfscnet(
             config,
@@ -352,16 +389,24 @@ def keep_distribution(
         found.save(path)
 
 
+def _validation_patches(config: RunConfig) -> list[Patch]:
+    patches = load_split(Path(config.data.path), "val", config.tissue_set(), config.data.layout)
+    masked = [patch for patch in patches if patch.mask is not None]
+    if not masked:
+        raise DataError(
+            f"{config.data.path}: selection is validation_masks, but val/mask holds no masks. Add some, or set it to "
+            "last."
+        )
+    return masked
+
+
 def _validation(config: RunConfig) -> Callable[[PFSCNet], float]:
     """Score on the masks of val, for `selection: validation_masks`."""
     from patch2tissue.data.images import read_image, read_mask
     from patch2tissue.evaluation.scores import ConfusionMatrix
     from patch2tissue.inference.tiling import predict_tiled
 
-    tissues = config.tissue_set()
-    patches = [p for p in load_split(Path(config.data.path), "val", tissues, config.data.layout) if p.mask is not None]
-    if not patches:
-        raise DataError(f"{config.data.path}: selection is validation_masks, but val/mask holds no masks.")
+    tissues, patches = config.tissue_set(), _validation_patches(config)
 
     def score(network: PFSCNet) -> float:
         training = network.training
@@ -409,10 +454,16 @@ def _remove_checkpoints(run: RunFolder) -> None:
 def collect_curves(run: RunFolder) -> None:
     """Gather the curves of all stages in `metrics.csv`: stage, epoch, name, value."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = TableWriter(buffer)
     writer.writerow(["stage", "epoch", "name", "value"])
     for folder in _stage_folders(run):
         if (folder / "metrics.csv").is_file():
-            rows = list(csv.reader(io.StringIO((folder / "metrics.csv").read_text(encoding="utf-8"))))[1:]
+            try:
+                rows = list(csv.reader(io.StringIO((folder / "metrics.csv").read_text(encoding="utf-8"))))[1:]
+            except (OSError, ValueError, csv.Error) as error:
+                raise DataError(
+                    f"{folder / 'metrics.csv'}: cannot be read ({error}). All is trained: delete this file and "
+                    "give the command again, to have the curves of the other stages."
+                ) from None
             writer.writerows([folder.name, *row] for row in rows)
     write_text(run.metrics_file, buffer.getvalue())

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from patch2tissue.errors import ConfigError
+from patch2tissue.plain_yaml import read_yaml
 
 IGNORE_INDEX = 255
 """Mask value of a pixel that is neither trained on nor scored."""
@@ -116,6 +116,8 @@ class TissueSet:
 
 _WHITE: Color = (255, 255, 255)
 
+_RESERVED = {"path": "in a table of labels it is the column of files", "none": "in annotations it means 'not scored'"}
+
 BUILT_IN: dict[str, TissueSet] = {
     tissue_set.name: tissue_set
     for tissue_set in (
@@ -172,6 +174,15 @@ class _TissueModel(BaseModel):
     color: tuple[int, int, int]
 
     @model_validator(mode="after")
+    def _names_can_be_columns(self) -> _TissueModel:
+        for name in (self.name, self.abbreviation or self.name):
+            if name != name.strip() or not name.isprintable():
+                raise ValueError(f"{name!r} is not a name: it has spaces around it, line ends or control characters")
+            if name.casefold() in _RESERVED:
+                raise ValueError(f"'{name}' cannot be a tissue's name: {_RESERVED[name.casefold()]}")
+        return self
+
+    @model_validator(mode="after")
     def _color_in_range(self) -> _TissueModel:
         if any(not 0 <= value <= 255 for value in self.color):
             raise ValueError(f"color {list(self.color)} is not three integers in 0..255")
@@ -190,12 +201,13 @@ class _TissueSetModel(BaseModel):
     name: str = Field(min_length=1)
     tissues: list[_TissueModel] = Field(min_length=2, max_length=64)
     background: _BackgroundModel | None = None
-    um_per_pixel: float | None = Field(default=None, gt=0)
+    um_per_pixel: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> _TissueSetModel:
         names = [tissue.name for tissue in self.tissues]
-        if len(set(names)) != len(names):
+        # tables and annotations name tissues in any case
+        if len({name.casefold() for name in names}) != len(names):
             raise ValueError("two tissues have the same name")
         colors = [tissue.color for tissue in self.tissues]
         if self.background is not None:
@@ -248,12 +260,5 @@ def load_tissue_set(name_or_path: str | Path) -> TissueSet:
             f"Unknown tissue set '{text}'. Built in are {', '.join(BUILT_IN)}; or give a YAML file that "
             "describes yours."
         )
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the tissue set: {error.strerror or error}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{path}: a tissue set is a mapping with the keys name and tissues.")
+    plain = read_yaml(path, "a tissue set", "name and tissues")
     return tissue_set_from_dict(plain, str(path))

@@ -86,7 +86,7 @@ def test_unlabelled_names_in_val_are_fine_and_what_looks_like_a_label_is_none(tm
         (["a.png"], "auto", "no file name carries a label (first: a.png)"),
         (["a-[1 0].png", "b.png", "c.png"], "auto", "2 training patches carry no label, for example b.png, c.png"),
         (["a-[1 0].png", "b-[0 0].png"], "auto", "1 training patches have a label with no tissue, for example b-[0 0]"),
-        (["a-[1 0 1].png"], "auto", "a-[1 0 1]: its label has 3 digits"),
+        (["a-[1 0 1].png"], "auto", "a-[1 0 1].png: its label has 3 digits"),
         (["a-[1 0].png", "a-[1 0].jpg"], "auto", "two images are called 'a-[1 0]'"),
         (["a-[1 0].png"], "csv", "layout is csv, but there is no labels.csv"),
         (["a-[1 0].png"], "nonsense", "Unknown layout 'nonsense'"),

@@ -6,7 +6,9 @@ import errno
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -100,6 +102,9 @@ def set_up_logging(level: int) -> None:
         # Lightning sets its loggers to INFO when it is imported, but not these two, through which it speaks.
         for name in ("lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # What these two say of damaged files, our messages say with the file's name.
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.captureWarnings(True)
 
 
@@ -116,6 +121,8 @@ def _message(error: Exception) -> tuple[str, int]:
         return "Out of memory. Use a smaller batch_size, patch_size or tile, or close other programs.", 1
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
+        if error.errno == errno.ENAMETOOLONG:
+            return f"{where}{error.strerror}. Choose a shorter one.", 2
         mendable = error.errno in (*DISK_FULL, errno.EROFS)
         return f"{where}{error.strerror}." + (f" {remedy(error.errno)}" if mendable else ""), 1
     kind = type(error).__name__
@@ -137,6 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter, or a name that is none, ends no command
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=None if arguments is None else list(arguments), prog_name="patch2tissue")
     except KeyboardInterrupt:
@@ -146,6 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if _debugging():
             console.print_exception()
         text, code = _message(error)
+        text = "".join(
+            character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
+            for character in text
+        )
         console.print(f"[bold red]Error:[/] {escape(text)}", highlight=False)
         raise SystemExit(code) from None
     sys.exit(0)

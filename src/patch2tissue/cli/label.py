@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from patch2tissue.cli.page import AllowOtherHosts, Host, OpenBrowser
+from patch2tissue.cli.page import AllowOtherHosts, FollowLinks, Host, OpenBrowser
 
 DEFAULT_PORT = 8765
 """Always the same, so that a page finds what it could not save to an earlier server."""
@@ -37,6 +37,7 @@ def label(
     host: Host = "127.0.0.1",
     allow_other_hosts: AllowOtherHosts = False,
     browser: OpenBrowser = True,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Open a page to say which tissues are on which patch: number keys tick, Space goes on, U undoes.
 
@@ -56,7 +57,13 @@ def label(
     check_host(host, allow_other_hosts)  # before anything is made
     files = {file.path.name: file.path for file in find_slides(slides)} if slides else {}
     session = LabelSession(
-        patches, load_tissue_set(tissues), run=run, slides=files, seed=seed, random_share=random_share
+        patches,
+        load_tissue_set(tissues),
+        run=run,
+        slides=files,
+        seed=seed,
+        random_share=random_share,
+        follow_links=follow_links,
     )
     try:
         open_page(

@@ -15,6 +15,9 @@ Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 AllowOtherHosts = Annotated[
     bool, typer.Option("--allow-other-hosts", help="Let other machines in: they need the address with its token.")
 ]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Show pictures that links bring in from outside of the folder.")
+]
 OpenBrowser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")]
 
 

@@ -26,12 +26,14 @@ def pseudo_labels(
     from patch2tissue.config import load_config
     from patch2tissue.data.canvas import canvas_size
     from patch2tissue.errors import ConfigError
+    from patch2tissue.links import refuse_to_write_through_links
     from patch2tissue.pipeline import make_pseudo_labels, training_patches
     from patch2tissue.progress import console
     from patch2tissue.run_folder import RunFolder
 
     folder = RunFolder(run)
     old = folder.config()
+    refuse_to_write_through_links(folder.path)
     config = load_config(folder.config_file, overrides)
     if config.model_copy(update={"pseudo_labels": old.pseudo_labels, "hardware": old.hardware}) != old:
         raise ConfigError("pseudo-labels can only change fields under pseudo_labels and hardware.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from patch2tissue.cli.page import AllowOtherHosts, Host, OpenBrowser
+from patch2tissue.cli.page import AllowOtherHosts, FollowLinks, Host, OpenBrowser
 
 
 def view(
@@ -31,6 +31,7 @@ def view(
     host: Host = "127.0.0.1",
     allow_other_hosts: AllowOtherHosts = False,
     browser: OpenBrowser = True,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Look at slides, patches and what was made of them in the browser, and mark what is wrong.
 
@@ -55,7 +56,7 @@ def view(
             "scripts/vendor_openseadragon.sh`; packages from an index have it already."
         )
     runs: dict[Path, ViewedRun] = {}
-    scenes = find_scenes(inputs, maps or (), mpp, runs)
+    scenes = find_scenes(inputs, maps or (), mpp, runs, follow_links=follow_links)
     named = None if tissues is None else load_tissue_set(tissues)
     if label_into is not None:
         tissue_set = named or next((run.tissues for run in runs.values()), None)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from patch2tissue.atomic import reserve, write_text
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_array, read_json
 
 AccumulationMode = Literal["mean", "max", "ema"]
 MapDtype = Literal["float16", "uint8"]
@@ -38,13 +39,20 @@ class AttentionMemory:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         try:
-            settings = json.loads((self.folder / "memory.json").read_text(encoding="utf-8"))
+            settings = read_json(self.folder / "memory.json")
             self.mode: AccumulationMode = settings["mode"]
             self.ema_decay: float = settings["ema_decay"]
-            self.maps: np.ndarray = np.load(self.folder / "maps.npy", mmap_mode="r+", allow_pickle=False)
-            self.counts: np.ndarray = np.load(self.folder / "counts.npy", mmap_mode="r+", allow_pickle=False)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.folder}: not an attention memory ({error}). Train stage craanet again.") from None
+        again = "Train stage craanet again."
+        self.maps: np.ndarray = read_array(self.folder / "maps.npy", again, "r+")
+        self.counts: np.ndarray = read_array(self.folder / "counts.npy", again, "r+")
+        if (
+            self.maps.ndim != 4
+            or self.maps.dtype not in (np.float16, np.uint8)
+            or self.counts.shape != self.maps.shape[:1]
+        ):
+            raise DataError(f"{self.folder / 'maps.npy'}: holds no attention maps of patches. {again}")
 
     @classmethod
     def create(

@@ -8,6 +8,7 @@ import numpy as np
 
 from patch2tissue.atomic import reserve
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_array
 
 EPOCH_MAPS_FILE = "attention_epochs.npy"
 """Its name in the folder of stage 1."""
@@ -28,12 +29,7 @@ class EpochMaps:
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = Path(path)
-        try:
-            self._maps = np.load(self.path, mmap_mode="r+" if writable else "r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(
-                f"{path}: cannot be read ({error}). Train stage craanet again, or delete the file."
-            ) from None
+        self._maps = read_array(self.path, "Train stage craanet again, or delete the file.", "r+" if writable else "r")
         if self._maps.ndim != 5 or self._maps.dtype != np.uint8:
             raise DataError(f"{path}: holds no maps of epochs. Train stage craanet again, or delete the file.")
 

@@ -214,6 +214,7 @@ def train_craanet(
         plain = {"heads": 1, "temperatures": None, "residual_weight": 0.0, "attention_stages": 1}
         settings = settings.model_copy(update=plain)
     network = CRAANet.from_config(settings, len(tissues))
+    network.settings["tissue_names"] = list(tissues.names)
     memory = None if plain_cam else folder / "attention_memory"
     stage = CRAANetStage(network, settings, patches, side, memory, beside)
     loader = patch_label_loader(config, patches, side)

@@ -104,7 +104,12 @@ def _labels_in_table(
         notes.add("error", "label", table, problem.removeprefix(str(table)).lstrip(":, "))
     ours = {path: labels for path, labels in listed.items() if belongs_to(path, root, split)}
     for path in [path for path in ours if not path.is_file()]:
-        notes.add("error", "label", path, f"is listed in {notes.shown(table)}, but there is no such file.")
+        notes.add(
+            "error",
+            "label",
+            path,
+            f"is listed in {notes.shown(table)}, but there is no such file. Correct or remove the line.",
+        )
         del ours[path]
     in_place = {Path(os.path.normpath(path)): labels for path, labels in ours.items()}
     if split != "train":
@@ -193,6 +198,17 @@ def _note_unread_files(folder: Path, notes: Notes) -> None:
         for path in images.iterdir()
         if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in IMAGE_EXTENSIONS | _EXPECTED
     )
+    unread = [
+        path
+        for path in images.iterdir()
+        if path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and not path.is_file()
+    ]
+    if unread:
+        text = (
+            f"{len(unread)} entries are called like images and are none (links to nothing, folders or devices), for "
+            f"example {min(unread).name}. They are not read."
+        )
+        notes.add("warning", "unread", images, text)
     for suffix, count in sorted(others.items()):
         text = f"{count} files with the extension '{suffix}' are not read; images are {_extensions()}."
         notes.add("warning", "unread", images, text)

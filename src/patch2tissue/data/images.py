@@ -17,6 +17,9 @@ from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2"})
 """File extensions (lower case) taken for images."""
 
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF")
+"""What Pillow may take a file's content for, whatever its name; EPS, for one, would be run as a program."""
+
 MAX_PIXELS = 2**30
 """Largest image that is read whole; larger ones are slides."""
 
@@ -38,7 +41,7 @@ def _open(path: Path) -> Image.Image:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty (0 bytes). Copy it again.")
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError:
         raise _too_large(path) from None
     except Exception as error:
@@ -57,6 +60,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     """Error for a file that no decoder understands; decoders raise every kind of exception on damaged files."""
     if isinstance(error, UnidentifiedImageError):
         reason = "it is damaged or of a format that is not known; save it as PNG, JPEG or TIFF"
+    elif isinstance(error, PermissionError):
+        reason = "you may not read it; ask for leave to"
     elif isinstance(error, MemoryError):
         reason = "there is not enough memory for it"
     else:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os.path
-from collections.abc import Iterator
 from pathlib import Path
 
+from patch2tissue.data.tables import shortened, table_rows
 from patch2tissue.errors import DataError
 from patch2tissue.tissues import TissueSet
 
@@ -36,7 +34,7 @@ def scan_labels_csv(path: Path, tissues: TissueSet) -> tuple[dict[Path, tuple[in
         DataError: if the file cannot be read as a table at all, or its first line is wrong.
     """
     path = Path(path)
-    rows = _rows(path)
+    rows = table_rows(path)
     _, header = next(rows, (1, []))
     if not any(cell.strip() for cell in header):
         raise DataError(f"{path}: is empty. The first line must be path,{','.join(tissues.names)}.")
@@ -52,59 +50,44 @@ def scan_labels_csv(path: Path, tissues: TissueSet) -> tuple[dict[Path, tuple[in
             problems.append(f"{path}, line {number}: {found}")
             continue
         name, values = found
-        image = _image(path.parent, name)
+        try:
+            image = _image(path.parent, row[columns[0]])
+        except OSError as error:  # a name that is too long, say
+            problems.append(f"{path}, line {number}: '{shortened(name)}' cannot be a file: {error.strerror}.")
+            continue
         place = os.path.normpath(image)
         if place in lines:
-            problems.append(f"{path}, line {number}: '{name}' is listed twice (first in line {lines[place]}).")
+            first = f"first in line {lines[place]}"
+            problems.append(f"{path}, line {number}: '{shortened(name)}' is listed twice ({first}). Remove one.")
             continue
         lines[place] = number
         labels[image] = values
     return labels, problems
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the number of their line."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text. Save it as 'CSV UTF-8'.") from None
-    first = text.split("\n", 1)[0]
-    # spreadsheets of many countries separate by semicolons
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: is not valid CSV: {error}.") from None
-        if row is None:
-            return
-        yield reader.line_num, row
-
-
 def _row(row: list[str], length: int, columns: list[int]) -> tuple[str, tuple[int, ...]] | str:
     """Path and labels of a row, or what is wrong with it."""
     if len(row) != length:
-        return f"has {len(row)} values instead of {length}."
+        return f"has {len(row)} values instead of {length}; write one for each column of the first line."
     name = row[columns[0]].strip()
     if not name:
-        return "has no path."
+        return "has no path; name the image's file, or remove the line."
     if "\0" in name:
-        return "holds a NUL character."
+        return "holds a NUL character; save it as 'CSV UTF-8' again."
     values = [row[column].strip() for column in columns[1:]]
     wrong = next((value for value in values if value not in {"0", "1"}), None)
     if wrong is not None:
-        return f"'{wrong}' is not a label; write 0 or 1."
+        return f"'{shortened(wrong)}' is not a label; write 0 or 1."
     return name, tuple(int(value) for value in values)
 
 
-def _image(folder: Path, name: str) -> Path:
+def _image(folder: Path, cell: str) -> Path:
+    """The file that a cell names; spaces around the name count only if there is such a file."""
+    name = cell.strip()
+    if cell != name and (folder / cell).is_file():
+        return folder / cell
     image = folder / name
-    if "\\" in name and not image.is_file():
-        return folder / name.replace("\\", "/")
-    return image
+    return folder / name.replace("\\", "/") if not image.is_file() and "\\" in name else image
 
 
 def _columns(path: Path, header: list[str], tissues: TissueSet) -> list[int]:
@@ -129,5 +112,7 @@ def _columns(path: Path, header: list[str], tissues: TissueSet) -> list[int]:
         columns.append(places[0])
     unknown = [cell for i, cell in enumerate(header) if i not in columns]
     if unknown:
-        raise DataError(f"{path}, line 1: the column '{unknown[0]}' is no tissue of the set '{tissues.name}'. {wanted}")
+        raise DataError(
+            f"{path}, line 1: the column '{shortened(unknown[0])}' is no tissue of the set '{tissues.name}'. {wanted}"
+        )
     return columns

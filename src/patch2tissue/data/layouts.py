@@ -24,7 +24,11 @@ SPLITS = ("train", "val", "test")
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image files directly in a folder, by name; hidden files are passed over."""
+    """Image files directly in a folder, by name; hidden files, folders and links to nothing are passed over.
+
+    Raises:
+        DataError: if a name is not text, so that no table could list the file.
+    """
     if not folder.is_dir():
         return []
     # what kind of entry it is comes with the listing: no further look at each of many files
@@ -34,9 +38,33 @@ def image_files(folder: Path) -> list[Path]:
             for entry in entries
             if os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
             and not entry.name.startswith(".")
-            and entry.is_file()
+            and _is_file(entry)
         ]
+    for name in names:
+        refuse_bad_name(folder / name)
     return [folder / name for name in sorted(names)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def refuse_bad_name(path: Path) -> None:
+    """Refuse a file whose name is not text: written on a system with other letters, and never told which.
+
+    Raises:
+        DataError: if it is none.
+    """
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{path}: its name is not UTF-8 text, so that no table can list it. Rename the file (convmv -f latin1 -t "
+            "utf8 mends a folder)."
+        ) from None
 
 
 def image_folder(split_folder: Path) -> Path:
@@ -116,7 +144,9 @@ def load_split(root: Path, split: str, tissues: TissueSet, layout: str = "auto")
             files = [path for path in labels if belongs_to(path, root, split)]
             missing = next((path for path in files if not path.is_file()), None)
             if missing is not None:
-                raise DataError(f"{missing}: is listed in {table}, but there is no such file.")
+                raise DataError(
+                    f"{missing}: is listed in {table}, but there is no such file. Correct or remove the line."
+                )
         else:
             files = image_files(image_folder(folder))
     else:
@@ -148,7 +178,7 @@ def _labels_in_names(
             found = parse_label(path.stem, form, tissues)
         except DataError as error:
             if needs_labels or layout not in ("", *NAME_LAYOUTS):
-                raise DataError(f"{path.parent}/{error}") from None
+                raise DataError(f"{path}: {str(error).removeprefix(f'{path.stem}: ')}") from None
             continue
         if found is not None:
             labels[path] = found

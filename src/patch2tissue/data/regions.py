@@ -6,7 +6,6 @@ whole, since scores are taken on them.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from patch2tissue.atomic import remove_abandoned, temporary_prefix
 from patch2tissue.data.images import palette_image, read_image, read_mask
 from patch2tissue.data.labels import format_name
 from patch2tissue.data.layouts import SPLITS, image_files, image_folder
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
@@ -231,7 +231,7 @@ def _write_pair(path: Path, image: np.ndarray, masks: Path, mask: np.ndarray, ti
 def _write_records(folder: Path, summary: CutSummary, tissues: TissueSet, settings: dict[str, float]) -> None:
     """Write patches.csv, one line per patch, and patches.json with the settings."""
     with (folder / "patches.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = TableWriter(file)
         shares = [f"{name} share" for name in tissues.names]
         writer.writerow(["name", "source", "x", "y", "size", *tissues.names, *shares])
         for patch in summary.patches:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_json
 from patch2tissue.run_folder import RunFolder
 
 
@@ -57,7 +58,7 @@ def read_scores(run: RunFolder) -> dict[str, Any]:
     """
     run.config()
     try:
-        scores = json.loads(run.scores_file.read_text(encoding="utf-8"))
+        scores = read_json(run.scores_file)
     except OSError:
         raise DataError(f"{run.path}: is not scored yet. Run `patch2tissue score {run.path}`.") from None
     except ValueError:
@@ -89,7 +90,7 @@ def compare_runs(paths: Sequence[Path]) -> list[Compared]:
     for members in groups.values():
         names = tuple(name for name, _ in members)
         for part in ("pseudo_labels", "test"):
-            methods = list(dict.fromkeys(m for _, scores in members for m in scores.get(part, {})))
+            methods = list(dict.fromkeys(m for _, scores in members for m in _mapping(scores.get(part))))
             for method in methods:
                 values = _values(members, part, method)
                 ceiling = _values(members, "test", "full_supervision") if part == "test" else ()
@@ -99,5 +100,10 @@ def compare_runs(paths: Sequence[Path]) -> list[Compared]:
 
 
 def _values(members: Sequence[tuple[str, dict[str, Any]]], part: str, method: str) -> tuple[float, ...]:
-    found = [scores.get(part, {}).get(method, {}).get("miou") for _, scores in members]
-    return tuple(float(v) for v in found if v is not None and not math.isnan(float(v)))
+    found = [_mapping(_mapping(scores.get(part)).get(method)).get("miou") for _, scores in members]
+    return tuple(float(v) for v in found if isinstance(v, int | float) and math.isfinite(v))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}

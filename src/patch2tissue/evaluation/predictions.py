@@ -14,6 +14,7 @@ from patch2tissue.errors import DataError
 from patch2tissue.inference.confidence import confidence_file
 from patch2tissue.inference.predict import predict_images
 from patch2tissue.inference.temperature import read_temperature
+from patch2tissue.plain_files import read_json
 from patch2tissue.progress import console
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.weights import weights_digest
@@ -90,7 +91,7 @@ def _are_current(files: Sequence[Path], record: Path, maker: dict[str, Any], net
     """Whether the masks come from these weights and settings; without a record, whether they are newer than those."""
     if record.is_file():
         try:
-            return bool(json.loads(record.read_text(encoding="utf-8")) == maker)
+            return bool(read_json(record) == maker)
         except ValueError:
             return False
     trained = (network / "weights.safetensors").stat().st_mtime

@@ -19,6 +19,7 @@ from patch2tissue.evaluation.folders import Pair, Scores, evaluate_pairs, group_
 from patch2tissue.evaluation.label_noise import pseudo_label_noise
 from patch2tissue.evaluation.predictions import ensure_predictions, network_folder
 from patch2tissue.inference.confidence import confidence_beside
+from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.progress import console
 from patch2tissue.run_folder import ROUND_VARIANTS, RunFolder
 from patch2tissue.tissues import TissueSet
@@ -70,6 +71,7 @@ def score_run(run: RunFolder, *, progress: bool = True) -> dict[str, Any]:
         DataError: if the folder is no run, or masks are unusable.
     """
     config = run.config()
+    refuse_to_write_through_links(run.path)
     tissues = config.tissue_set()
     supervision = "image-level labels"
     if config.selection == "validation_masks":

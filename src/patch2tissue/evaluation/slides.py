@@ -18,7 +18,7 @@ from patch2tissue.evaluation.boundaries import BoundaryCounts
 from patch2tissue.evaluation.folders import Scores, group_names, number_or_none, scores_of
 from patch2tissue.evaluation.scores import ConfusionMatrix
 from patch2tissue.slides.filling import paint
-from patch2tissue.slides.geojson import read_geojson
+from patch2tissue.slides.geojson import IN_PIXELS, read_geojson
 from patch2tissue.slides.map_file import MapFile
 from patch2tissue.slides.rows import ArrayRows, Rows
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
@@ -138,7 +138,10 @@ def evaluate_slides(
             truth = _truth_of(opened, truths[name], annotations, name, tissues)
             confusion = _score(opened, truth, boundaries, partial(progress, name))
             if not confusion.counts.any():
-                raise DataError(f"{truths[name]}: marks no tissue on {file.name}, or none in the region of interest.")
+                hint = IN_PIXELS if truths[name].name.lower().endswith(_GEOJSON) else "Is it the mask of this slide?"
+                raise DataError(
+                    f"{truths[name]}: marks no tissue on {file.name}, or none in the region of interest. {hint}"
+                )
             areas += _areas(name, opened, confusion, tissues)
         by_group.setdefault(which, ConfusionMatrix(len(tissues))).counts += confusion.counts
         per_slide.append({"name": name, "miou": number_or_none(confusion.scores()["miou"])})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from patch2tissue.atomic import write_text
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.tissues import TissueSet
 
 COLUMNS = ("image", "tissue", "pixels", "share", "area_um2", "area_mm2")
@@ -42,7 +42,7 @@ def tissue_areas(mask: np.ndarray, tissues: TissueSet, um_per_pixel: float | Non
 def write_areas(path: Path, areas: Iterable[tuple[str, TissueArea]]) -> None:
     """Write `areas.csv`: one row per image and tissue; area columns stay empty where the resolution is unknown."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = TableWriter(buffer)
     writer.writerow(COLUMNS)
     for image, area in areas:
         physical = ("", "") if area.area_um2 is None else (f"{area.area_um2:.2f}", f"{area.area_um2 / 1e6:.8f}")

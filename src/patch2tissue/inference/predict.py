@@ -23,6 +23,7 @@ from patch2tissue.inference.familiarity import Familiarity, unlike_training
 from patch2tissue.inference.overlay import overlay_picture
 from patch2tissue.inference.predictor import Prediction, Predictor
 from patch2tissue.inference.selection import find_images, refuse_overwriting
+from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.progress import track
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
@@ -118,6 +119,7 @@ def predict_images(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: cannot be made a folder: {error.strerror or error}.") from None
+    refuse_to_write_through_links(out)
     remove_abandoned(out, below=False)
     results: dict[Path, ImageResult] = {}
 

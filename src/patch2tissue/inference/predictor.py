@@ -24,6 +24,7 @@ from patch2tissue.pfscnet.network import PFSCNet, load_pfscnet
 from patch2tissue.pseudo_labels.background import white_pixels
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
+from patch2tissue.weights import refuse_other_tissues
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,16 @@ class Predictor:
         known = where / DISTRIBUTION_FILE
         chosen = choose_device(device or config.hardware.device)
         set_threads(config.hardware)
+        tissues, found = config.tissue_set(), load_pfscnet(where, chosen)
+        refuse_other_tissues(found, tissues, where)
+        classifier = load_craanet(folder.craanet, chosen) if settings.gate is not None else None
+        if classifier is not None:
+            refuse_other_tissues(classifier, tissues, folder.craanet)
         return cls(
-            load_pfscnet(where, chosen),
-            config.tissue_set(),
+            found,
+            tissues,
             settings,
-            classifier=load_craanet(folder.craanet, chosen) if settings.gate is not None else None,
+            classifier=classifier,
             device=chosen,
             dtype=autocast_dtype(chosen, config.hardware.precision),
             temperature=read_temperature(where),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from patch2tissue.data.images import IMAGE_EXTENSIONS
-from patch2tissue.data.layouts import image_files, image_folder
+from patch2tissue.data.layouts import image_files, image_folder, refuse_bad_name
 from patch2tissue.errors import DataError
 
 RESULTS = ("_mask.png", "_confidence.png", "_overlay.png", "_probabilities.npz")
@@ -53,6 +53,7 @@ def _expand(item: Path | str) -> list[Path]:
             raise DataError(f"{path}: holds no images ({', '.join(sorted(IMAGE_EXTENSIONS))}).")
         return matches
     if path.exists():
+        refuse_bad_name(path)
         return [path]
     # not Path.glob, which takes no absolute pattern
     candidates = map(Path, glob.glob(str(item)))  # noqa: PTH207

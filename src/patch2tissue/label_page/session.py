@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from patch2tissue.data.images import read_image
+from patch2tissue.data.images import image_size, read_image
 from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.labelling.pool import Place, find_pool
 from patch2tissue.labelling.progress import progress
 from patch2tissue.labelling.queue import Asked, Queue
 from patch2tissue.labelling.store import DATABASE, Answer, Flag, LabelStore
 from patch2tissue.labelling.suggest import model_of
+from patch2tissue.links import refuse_to_serve_links
 from patch2tissue.slides.slide import Slide
 from patch2tissue.tissues import TissueSet
 
@@ -50,6 +51,7 @@ class LabelSession:
         slides: files of the slides, by file name without the extension, from which patches were cut.
         seed: of the random order.
         random_share: see `Queue`.
+        follow_links: show pictures that links bring in from outside of the folder.
 
     Raises:
         DataError: if the folder, the database or the run cannot be used.
@@ -64,9 +66,12 @@ class LabelSession:
         slides: Mapping[str, Path] | None = None,
         seed: int = 0,
         random_share: float = 0.2,
+        follow_links: bool = False,
     ) -> None:
         self.folder, self.tissues = Path(folder), tissues
         self.patches = find_pool(self.folder)
+        self._follow_links = follow_links
+        self._refuse_links([self.folder / patch.path for patch in self.patches])
         self._indices = {patch.path: index for index, patch in enumerate(self.patches)}
         self._queue = Queue([patch.path for patch in self.patches], seed=seed, random_share=random_share)
         self._slides = {Path(name).stem: Path(path) for name, path in (slides or {}).items()}
@@ -82,6 +87,10 @@ class LabelSession:
         if self._model is not None:
             self._take_suggestions()
             threading.Thread(target=self._suggest, name="suggestions", daemon=True).start()
+
+    def _refuse_links(self, files: Sequence[Path]) -> None:
+        if not self._follow_links:
+            refuse_to_serve_links(files, self.folder)
 
     def describe(self) -> dict[str, Any]:
         """What the page needs to know at first."""
@@ -153,7 +162,7 @@ class LabelSession:
                 chosen=plain.get("chosen", "order"),
                 suggested=None if suggested is None else tuple(float(p) for p in suggested),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"This is no answer ({type(error).__name__}: {error}).") from None
         return self.store.add([answer]) == 1
 
@@ -182,9 +191,11 @@ class LabelSession:
         if index < 0:
             raise IndexError(index)
         path = self.folder / self.patches[index].path
+        self._refuse_links([path])
         kind = SHOWN_AS_THEY_ARE.get(path.suffix.lower())
         if kind is None:
             return _encoded(read_image(path), "PNG"), "image/png"
+        image_size(path)  # what is no picture, or fills a browser's memory, is not sent
         try:
             return path.read_bytes(), kind
         except OSError as error:

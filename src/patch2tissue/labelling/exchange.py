@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections import Counter
@@ -14,6 +13,7 @@ from pathlib import Path
 from patch2tissue.atomic import write_text
 from patch2tissue.data.labels import layout_of, parse_label
 from patch2tissue.data.layouts import read_labels_csv
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.labelling.agreement import consensus
 from patch2tissue.labelling.pool import PoolPatch
@@ -55,7 +55,7 @@ def import_file_names(
         try:
             found = parse_label(stem, layout, store.tissues)
         except DataError as error:
-            raise DataError(f"{folder}/{Path(patch.path).parent}/{error}") from None
+            raise DataError(f"{folder / patch.path}: {str(error).removeprefix(f'{stem}: ')}") from None
         if found is not None:
             labels[patch.path] = found
     if not labels:
@@ -147,7 +147,7 @@ def export_table(
     known_patches = {patch.path for patch in pool}
     decided = consensus(answer for answer in store.answers(annotator) if answer.patch in known_patches)
     lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
+    writer = TableWriter(lines)
     writer.writerow(["path", *store.tissues.names])
     labelled = 0
     for patch in sorted(decided):

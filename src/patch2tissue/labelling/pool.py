@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,12 +70,16 @@ def _places(path: Path) -> dict[str, Place]:
         return {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {
-                row["path"]: Place(row["slide"], *(float(row[name]) for name in ("x", "y", "width", "height")))
-                for row in csv.DictReader(file)
-            }
+            return {row["path"]: _place(row) for row in csv.DictReader(file)}
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise DataError(
             f"{path}: is no list of tiles as `slide tiles` writes it ({type(error).__name__}: {error}). Cut the tiles "
             "again, or remove the file to label without the slides."
         ) from None
+
+
+def _place(row: dict[str, str]) -> Place:
+    x, y, width, height = (float(row[name]) for name in ("x", "y", "width", "height"))
+    if not (all(map(math.isfinite, (x, y, width, height))) and width > 0 and height > 0):
+        raise ValueError(f"a tile of {width} × {height} pixels at {x}, {y}")
+    return Place(row["slide"], x, y, width, height)

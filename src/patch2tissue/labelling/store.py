@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
 
-from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
+from patch2tissue.links import leads_out
 from patch2tissue.tissues import TissueSet
 
 DATABASE = "labels.sqlite"
@@ -125,18 +126,37 @@ class LabelStore:
     def __init__(self, path: Path, tissues: TissueSet) -> None:
         self.path, self.tissues = Path(path), tissues
         self._lock = threading.Lock()
-        try:
+        if self.path.is_symlink() and leads_out(self.path, self.path.parent):
+            raise DataError(
+                f"{path}: is a link that leads out of its folder, to {self.path.resolve()}, where answers would be "
+                "written. Put the database itself there, or label in its own folder."
+            )
+        with _told_of(self.path):
             self._connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise DataError(f"{path}: cannot be used as a database of labels: {error}.") from None
         try:
-            self._check(list(tissues.names))
+            with _told_of(self.path):
+                self._refuse_foreign()
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.executescript(_SCHEMA)
+                self._check(list(tissues.names))
         except BaseException:
             self.close()
             raise
+
+    def _refuse_foreign(self) -> None:
+        """Refuse somebody else's database, and one of another version, before anything is written into it."""
+        tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and "about" not in tables:
+            held = ", ".join(sorted(map(str, tables)))[:60]
+            raise DataError(f"{self.path}: is a database of something else ({held}). Move it away.")
+        asked = "SELECT value FROM about WHERE name = 'version'"
+        found = self._connection.execute(asked).fetchone() if tables else None
+        if found is not None and found[0] != str(_VERSION):
+            raise DataError(
+                f"{self.path}: was made by another version of patch2tissue (form {found[0]}, here {_VERSION}). Use the "
+                "version it was made with."
+            )
 
     def _check(self, names: list[str]) -> None:
         about = {"version": _VERSION, "tissues": names, "id": uuid.uuid4().hex}
@@ -144,21 +164,20 @@ class LabelStore:
             for name, value in about.items():
                 text = json.dumps(value, ensure_ascii=False)
                 connection.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (name, text))
-            found = {name: json.loads(text) for name, text in connection.execute("SELECT name, value FROM about")}
+            # all rows at once: a row that makes no sense must not leave the database open
+            rows = connection.execute("SELECT name, value FROM about").fetchall()
+            found = {name: json.loads(text) for name, text in rows}
         self.id = str(found["id"])
-        if found["version"] != _VERSION:
-            raise DataError(
-                f"{self.path}: was made by another version of patch2tissue (form {found['version']}, here {_VERSION})."
-            )
         if found["tissues"] != names:
+            theirs = ", ".join(map(str, found["tissues"])) if isinstance(found["tissues"], list) else "something else"
             raise DataError(
-                f"{self.path}: holds labels of the tissues {', '.join(found['tissues'])}, not of the set "
+                f"{self.path}: holds labels of the tissues {theirs}, not of the set "
                 f"'{self.tissues.name}' ({', '.join(names)}). Use the tissue set it was begun with."
             )
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with _told_of(self.path), self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -211,17 +230,17 @@ class LabelStore:
             "number > COALESCE((SELECT MAX(after) FROM flags WHERE flags.patch = answers.patch AND NOT withdrawn "
             f"AND {_answered('>')}), 0)"
         )
-        with self._lock:
+        with _told_of(self.path), self._lock:
             rows = self._connection.execute(
                 f"SELECT {_COLUMNS} FROM answers WHERE number IN (SELECT MAX(number) FROM answers WHERE NOT undone "
                 f"AND {held} {condition} GROUP BY annotator, patch) ORDER BY number",
                 values,
             ).fetchall()
-        return [_answer(row) for row in rows]
+            return [_answer(row) for row in rows]
 
     def answered(self, annotator: str) -> set[str]:
         """Patches that the annotator has answered about."""
-        with self._lock:
+        with _told_of(self.path), self._lock:
             rows = self._connection.execute(
                 "SELECT DISTINCT patch FROM answers WHERE annotator = ? AND NOT undone", (annotator,)
             ).fetchall()
@@ -229,7 +248,7 @@ class LabelStore:
 
     def annotators(self) -> list[str]:
         """Names of those who have answered, by name."""
-        with self._lock:
+        with _told_of(self.path), self._lock:
             rows = self._connection.execute("SELECT DISTINCT annotator FROM answers WHERE NOT undone").fetchall()
         return sorted(name for (name,) in rows)
 
@@ -271,7 +290,7 @@ class LabelStore:
             by = "AND given.annotator = ?"
             condition = f"(NOT {_answered('>')} OR ({_answered('<=', by)} AND NOT {_answered('>', by)}))"
             values = (annotator, annotator)
-        with self._lock:
+        with _told_of(self.path), self._lock:
             rows = self._connection.execute(
                 f"SELECT patch, x, y FROM flags WHERE NOT withdrawn AND {condition} ORDER BY number", values
             ).fetchall()
@@ -298,11 +317,11 @@ class LabelStore:
 
     def suggestions(self, model: str) -> dict[str, tuple[float, ...]]:
         """Probabilities by patch that the model gave."""
-        with self._lock:
+        with _told_of(self.path), self._lock:
             rows = self._connection.execute(
                 "SELECT patch, probabilities FROM suggestions WHERE model = ?", (model,)
             ).fetchall()
-        return {patch: tuple(json.loads(text)) for patch, text in rows}
+            return {patch: tuple(json.loads(text)) for patch, text in rows}
 
     def close(self) -> None:
         """Close the database."""
@@ -316,6 +335,28 @@ class LabelStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Turn what a database does not take, or what is wrong in it, into one of our errors.
+
+    Raises:
+        Patch2TissueError: if it cannot be written now: the disk is full, or another program holds it.
+        DataError: if it is damaged, or none.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise Patch2TissueError(
+            f"{path}: cannot be used as a database of labels: {error}. See that the disk has room, that you may write "
+            "to the folder, and that no other program holds the file."
+        ) from None
+    except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path}: cannot be used as a database of labels: {error}. It is damaged; restore it from a copy, or move "
+            "it away to begin anew."
+        ) from None
 
 
 def _answered(when: str, more: str = "") -> str:
@@ -342,7 +383,10 @@ def count_unexported(path: Path) -> int:
             "COALESCE((SELECT CAST(value AS INTEGER) FROM about WHERE name = 'exported'), 0)"
         ).fetchone()
     except sqlite3.Error as error:
-        raise DataError(f"{path}: cannot be used as a database of labels: {error}.") from None
+        raise DataError(
+            f"{path}: cannot be used as a database of labels: {error}. It is damaged, or of another program; move it "
+            "away."
+        ) from None
     finally:
         connection.close()
     return int(count)
@@ -360,6 +404,10 @@ def checked(answer: Answer, tissues: int) -> Answer:
     name = answer.annotator
     if not name or name != name.strip() or len(name) > _NAME_LENGTH or not name.isprintable():
         raise ConfigError(f"An annotator's name has 1 to {_NAME_LENGTH} characters and no spaces around it.")
+    try:
+        f"{answer.key}{answer.patch}".encode()
+    except UnicodeEncodeError:
+        raise ConfigError("An answer's key is text without halves of characters.") from None
     if answer.kind not in get_args(Kind) or answer.chosen not in get_args(Chosen) or not answer.key:
         raise ConfigError(f"This is no answer: {answer}.")
     if answer.kind == "labelled":

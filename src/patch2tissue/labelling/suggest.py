@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from patch2tissue.data.images import read_image
-from patch2tissue.errors import DataError
+from patch2tissue.errors import DataError, Patch2TissueError
 from patch2tissue.labelling.pool import find_pool
 from patch2tissue.labelling.queue import shuffled
 from patch2tissue.labelling.store import DATABASE, LabelStore
@@ -54,6 +54,7 @@ def suggest(run: Path, folder: Path, store: LabelStore) -> int:
     from patch2tissue.craanet.network import load_craanet
     from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
     from patch2tissue.inference.tiling import predict_batch
+    from patch2tissue.weights import refuse_other_tissues
 
     model = model_of(run)
     runs = RunFolder(Path(run))
@@ -68,6 +69,7 @@ def suggest(run: Path, folder: Path, store: LabelStore) -> int:
     set_threads(config.hardware)
     dtype = autocast_dtype(device, config.hardware.precision)
     network = load_craanet(runs.craanet, device).eval()
+    refuse_other_tissues(network, store.tissues, runs.craanet)
 
     def probabilities(images: torch.Tensor) -> torch.Tensor:
         # as a map of one pixel, which is what predict_batch returns
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with LabelStore(folder / DATABASE, RunFolder(run).config().tissue_set()) as store:
             suggest(run, folder, store)
-    except DataError as error:
+    except Patch2TissueError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
 

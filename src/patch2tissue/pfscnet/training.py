@@ -293,6 +293,7 @@ def train_pfscnet(
             }
         )
     network = PFSCNet.from_config(config, len(tissues))
+    network.settings["tissue_names"] = list(tissues.names)
     if settings.init == "craanet" and craanet is not None:
         _start_from(network, craanet)
     dataset = dataset_type(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from patch2tissue.atomic import atomic_path, write_text
 from patch2tissue.config import PseudoLabelConfig
 from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.data.patches import Patch
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.pseudo_labels.background import white_pixels
 from patch2tissue.pseudo_labels.reliability import unreliable_pixels
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
@@ -70,7 +70,7 @@ def write_patch(
 def write_manifest(patches: Sequence[Patch], tissues: TissueSet, folder: Path) -> None:
     """Write `manifest.csv`: files and share of every tissue, one line per patch. It marks the folder as complete."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = TableWriter(buffer)
     writer.writerow(["name", "image", "mask", "confidence", *tissues.names, "ignored_share"])
     for patch in patches:
         with Image.open(folder / "masks" / f"{patch.name}.png") as mask:

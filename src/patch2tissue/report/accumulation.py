@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from markupsafe import Markup
@@ -14,6 +13,7 @@ from patch2tissue.data.canvas import canvas_size, rounded_side
 from patch2tissue.data.images import read_image, read_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_arrays
 from patch2tissue.report.figures import Line, panel
 from patch2tissue.report.pictures import (
     Picture,
@@ -77,20 +77,22 @@ def read_history(path: Path) -> History | None:
     """
     if not path.is_file():
         return None
+    again = "Train stage craanet again, or delete the file."
+    file = read_arrays(path, ("names", "epochs", "current", "accumulated", "present"), again)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            history = History(
-                [str(name) for name in file["names"]],
-                [int(epoch) for epoch in file["epochs"]],
-                file["current"].astype(np.float32),
-                file["accumulated"].astype(np.float32),
-                file["present"],
-            )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Train stage craanet again, or delete the file.") from None
-    expected = (len(history.epochs), len(history.names))
-    if history.current.shape != history.accumulated.shape or history.current.shape[:2] != expected:
-        raise DataError(f"{path}: its arrays do not fit each other. Train stage craanet again, or delete the file.")
+        history = History(
+            [str(name) for name in file["names"]],
+            [int(epoch) for epoch in file["epochs"]],
+            file["current"].astype(np.float32),
+            file["accumulated"].astype(np.float32),
+            file["present"].astype(np.uint8),
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). {again}") from None
+    shape = history.current.shape
+    fits = shape == history.accumulated.shape and shape[:2] == (len(history.epochs), len(history.names))
+    if not fits or len(shape) != 5 or 0 in shape[2:] or history.present.shape != shape[1:3]:
+        raise DataError(f"{path}: its arrays do not fit each other. {again}")
     return history
 
 

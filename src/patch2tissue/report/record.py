@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from patch2tissue.config import RunConfig
 from patch2tissue.data.layouts import load_images_and_masks, load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_json
 from patch2tissue.report.names import STAGES
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
@@ -122,7 +122,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Delete it and run the command again.") from None
     if not isinstance(content, dict):

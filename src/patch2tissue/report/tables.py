@@ -117,7 +117,12 @@ def confusions(record: RunRecord) -> list[Confusion]:
         except (TypeError, ValueError):
             continue
         size = len(record.tissues)
-        if counts.ndim != 2 or counts.shape[0] != size or counts.shape[1] not in (size, size + 1):
+        if (
+            counts.ndim != 2
+            or counts.shape[0] != size
+            or counts.shape[1] not in (size, size + 1)
+            or not np.isfinite(counts).all()
+        ):
             continue
         totals = counts.sum(axis=1)
         if counts.shape[1] > size and not counts[:, size].any():

@@ -17,8 +17,12 @@ from PIL import Image
 
 from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
 from patch2tissue.data.regions import positions
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.links import refuse_to_write_through_links
+from patch2tissue.plain_files import read_json
 from patch2tissue.slides.opening import SlideFile, open_slide
+from patch2tissue.slides.resolution import COARSEST, FINEST
 from patch2tissue.slides.scaled import ScaledSlide
 from patch2tissue.slides.slide import Slide
 from patch2tissue.slides.tissue_mask import TissueMask, contour_picture, tissue_mask_for
@@ -59,8 +63,10 @@ class TileSettings:
         Raises:
             ConfigError: naming the first one.
         """
-        if not (math.isfinite(self.um_per_pixel) and self.um_per_pixel > 0):
-            raise ConfigError(f"The tiles' resolution in µm per pixel is a number above 0, not {self.um_per_pixel}.")
+        if not FINEST <= self.um_per_pixel <= COARSEST:
+            raise ConfigError(
+                f"The tiles' resolution in µm per pixel is from {FINEST} to {COARSEST:g}, not {self.um_per_pixel:g}."
+            )
         if self.size < 16 or self.stride < 1:
             raise ConfigError(f"Size {self.size} is at least 16 px and stride {self.stride} at least 1 px.")
         if not 0 <= self.least_tissue <= 1:
@@ -139,6 +145,7 @@ def cut_tiles(
     """
     settings.check()
     out = Path(out)
+    refuse_to_write_through_links(out)
     _claim(out, settings)
     remove_abandoned(out)
     summary = TileSummary()
@@ -159,7 +166,7 @@ def _claim(out: Path, settings: TileSettings) -> None:
     plain = asdict(settings)
     if record.is_file():
         try:
-            found = json.loads(record.read_text(encoding="utf-8"))
+            found = read_json(record)
         except ValueError:
             found = None
         if found != plain:
@@ -224,6 +231,7 @@ def cut_tile_at(slide: Slide, out: Path, x: float, y: float) -> Tile:
         DataError: if `out` was not made by `cut_tiles`, the place lies outside the slide, or the slide cannot be read.
     """
     settings = _read_settings(out / SETTINGS_FILE)
+    refuse_to_write_through_links(out)
     view = ScaledSlide(slide, settings.um_per_pixel)
     if not (0 <= x < slide.size[0] and 0 <= y < slide.size[1]):
         raise DataError(f"{slide.path}: there is nothing at {x:.0f}, {y:.0f}.")
@@ -248,7 +256,7 @@ def _cell(place: float, side: int, settings: TileSettings) -> int:
 
 def _read_settings(record: Path) -> TileSettings:
     try:
-        return TileSettings(**json.loads(record.read_text(encoding="utf-8")))
+        return TileSettings(**read_json(record))
     except FileNotFoundError:
         raise DataError(f"{record.parent}: was not cut with `patch2tissue slide tiles`, so no tile is added.") from None
     except (OSError, ValueError, TypeError) as error:
@@ -329,13 +337,19 @@ def _write_manifest(out: Path, tiles: list[Tile]) -> None:
     with FileLock(out / ".tiles.lock"):
         earlier = {}
         if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                listed = csv.DictReader(file)
-                if tuple(listed.fieldnames or ()) == COLUMNS:
-                    earlier = {row["path"]: [row[column] for column in COLUMNS] for row in listed}
+            try:
+                with path.open(encoding="utf-8", newline="") as file:
+                    listed = list(csv.reader(file, strict=True))
+            except (OSError, ValueError, csv.Error) as error:
+                raise DataError(
+                    f"{path}: cannot be read ({error}), so that no tile is added to it. Remove it, and cut the tiles "
+                    "again."
+                ) from None
+            if listed and tuple(listed[0]) == COLUMNS:
+                earlier = {row[0]: row for row in listed[1:] if len(row) == len(COLUMNS)}
         kept = {name: row for name, row in earlier.items() if name not in rows and (out / name).is_file()}
         buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
+        writer = TableWriter(buffer)
         writer.writerow(COLUMNS)
         writer.writerows((rows | kept).values())
         write_text(path, buffer.getvalue())

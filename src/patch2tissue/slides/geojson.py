@@ -12,6 +12,7 @@ import json
 import math
 import tempfile
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,14 @@ _NAMESPACE = uuid.UUID("8f7a2a0e-6c0b-5d43-9a77-1f3f6a5d2c11")
 _DECIMALS = 2
 _KIND = "\0"
 _LARGEST = 2**31
+_DEEPEST = 16
+_PART = 2**20
+
+IN_PIXELS = "Its coordinates must be in pixels of the slide's full size, from the left upper corner."
+"""What to say of areas that do not lie where the slide is."""
+
+LARGEST_TEXT = 2**30
+"""Most bytes of a file once it is unpacked; a thousandth of that, compressed, would fill the memory otherwise."""
 
 
 @dataclass
@@ -174,9 +183,9 @@ def read_geojson(path: Path) -> list[tuple[str | None, shapely.Polygon | shapely
     path = Path(path)
     found = []
     for number, feature in enumerate(_features(path, _loaded(path)), start=1):
-        geometry = feature.get("geometry", feature if "coordinates" in feature else None)
+        geometry = feature.get("geometry", feature if {"coordinates", "geometries"} & feature.keys() else None)
         if not isinstance(geometry, dict):
-            raise DataError(f"{path}, feature {number}: has no geometry.")
+            raise DataError(f"{path}, feature {number}: has no geometry. Remove it, or draw it again.")
         shape = _shape(geometry, f"{path}, feature {number}")
         if shape is not None:
             found.append((_classification(feature), shape))
@@ -185,14 +194,29 @@ def read_geojson(path: Path) -> list[tuple[str | None, shapely.Polygon | shapely
 
 def _loaded(path: Path) -> Any:
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return json.loads(content.decode("utf-8-sig"))
+        return json.loads(_content(path).decode("utf-8-sig"))
+    except (EOFError, ValueError, RecursionError, gzip.BadGzipFile, zlib.error) as error:
+        told = str(error).splitlines()
+        raise DataError(
+            f"{path}: is no GeoJSON ({told[0] if told else type(error).__name__}). Export it again."
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    except (EOFError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is no GeoJSON ({str(error).splitlines()[0]}).") from None
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, unpacked; a part at a time, so that what is too much never is in memory."""
+    parts, length = [], 0
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        opened = gzip.GzipFile(fileobj=file) if packed else file
+        while part := opened.read(_PART):
+            parts.append(part)
+            length += len(part)
+            if length > LARGEST_TEXT:
+                raise DataError(f"{path}: holds more than {LARGEST_TEXT // 2**20} MiB of text. Export it in parts.")
+    return b"".join(parts)
 
 
 def _features(path: Path, plain: Any) -> Iterator[dict[str, Any]]:
@@ -201,39 +225,57 @@ def _features(path: Path, plain: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(plain, dict) and "type" in plain:
         plain = [plain]
     if not isinstance(plain, list) or not all(isinstance(item, dict) for item in plain):
-        raise DataError(f"{path}: is no GeoJSON: it holds neither a feature collection nor features.")
+        raise DataError(f"{path}: is no GeoJSON: it holds neither a feature collection nor features. Export it again.")
     yield from plain
 
 
-def _shape(geometry: dict[str, Any], where: str) -> shapely.Polygon | shapely.MultiPolygon | None:
+def _shape(geometry: dict[str, Any], where: str, depth: int = 0) -> shapely.Polygon | shapely.MultiPolygon | None:
     kind = geometry.get("type")
     if kind == "GeometryCollection":
-        parts = [_shape(part, where) for part in geometry.get("geometries") or [] if isinstance(part, dict)]
-        return _area(shapely.union_all([part for part in parts if part is not None]))
+        inner = geometry.get("geometries")
+        if not isinstance(inner, list) or depth == _DEEPEST:
+            raise DataError(f"{where}: has a collection that makes no area. Draw it again.")
+        parts = [_shape(part, where, depth + 1) for part in inner if isinstance(part, dict)]
+        return _area([part for part in parts if part is not None], where)
     if kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
         return None
     if kind not in ("Polygon", "MultiPolygon"):
-        raise DataError(f"{where}: has a geometry of the unknown type '{kind}'.")
+        raise DataError(f"{where}: has a geometry of the unknown type '{str(kind)[:40]}'. Draw it as a polygon.")
     coordinates: Any = geometry.get("coordinates")
     try:
         polygons = [[_ring(ring) for ring in rings] for rings in (coordinates if kind != "Polygon" else [coordinates])]
         shapes = [shapely.Polygon(rings[0], rings[1:]) for rings in polygons]
-    except (TypeError, ValueError, IndexError, KeyError, shapely.GEOSException):
-        raise DataError(f"{where}: has coordinates that make no polygon.") from None
-    return _area(shapely.union_all([shapely.make_valid(shape) for shape in shapes]))
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError, shapely.GEOSException):
+        raise DataError(
+            f"{where}: has coordinates that make no polygon: each ring is a list of three or more [x, y] in pixels of "
+            "the slide's full size. Draw it again."
+        ) from None
+    return _area(shapes, where)
 
 
 def _ring(points: Any) -> np.ndarray:
-    ring = np.array([[float(point[0]), float(point[1])] for point in points], np.float64)
+    ring = np.array([_numbers(point) for point in points], np.float64)
     if len(ring) < 3 or not np.isfinite(ring).all() or np.abs(ring).max() > _LARGEST:
         raise ValueError
     return ring
 
 
-def _area(shape: Any) -> shapely.Polygon | shapely.MultiPolygon | None:
-    """The polygonal part of a shape."""
-    if isinstance(shape, shapely.GeometryCollection):
-        shape = shapely.union_all([part for part in shape.geoms if part.area > 0])
+def _numbers(point: Any) -> tuple[float, float]:
+    x, y = point[0], point[1]
+    # not what float() takes as well: "12" and True are no coordinates
+    if type(x) not in (int, float) or type(y) not in (int, float):
+        raise TypeError
+    return float(x), float(y)
+
+
+def _area(shapes: list[Any], where: str) -> shapely.Polygon | shapely.MultiPolygon | None:
+    """The polygonal part of shapes, None if they hold no area."""
+    try:
+        shape = shapely.union_all([shapely.make_valid(shape) for shape in shapes])
+        if isinstance(shape, shapely.GeometryCollection):
+            shape = shapely.union_all([part for part in shape.geoms if part.area > 0])
+    except shapely.GEOSException:
+        raise DataError(f"{where}: has outlines that cannot be put in order. Draw it again.") from None
     if not isinstance(shape, (shapely.Polygon, shapely.MultiPolygon)) or shape.is_empty:
         return None
     return shape
@@ -253,7 +295,10 @@ def validate_qupath(path: Path) -> list[str]:
     """What QuPath's reader would refuse or misread in a file; an empty list if it takes all of it."""
     problems = []
     for number, feature in enumerate(_features(Path(path), _loaded(Path(path))), start=1):
-        problems += [f"feature {number}: {problem}" for problem in _problems(feature)]
+        try:
+            problems += [f"feature {number}: {problem}" for problem in _problems(feature)]
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError, shapely.GEOSException):
+            problems.append(f"feature {number}: is not formed as GeoJSON says")
     return problems
 
 

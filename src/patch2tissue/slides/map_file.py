@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -15,11 +16,12 @@ import tifffile
 from patch2tissue.data.images import check_mask_values
 from patch2tissue.data.mask_values import from_colors, from_palette
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import reason
 from patch2tissue.slides.ome_slide import resolution_tags
 from patch2tissue.slides.pyramid import MAP_NAMESPACE
 from patch2tissue.slides.resolution import resolution_of
 from patch2tissue.slides.tiled_page import TiledPage
-from patch2tissue.tissues import TissueSet
+from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
 
 class MapFile:
@@ -48,18 +50,20 @@ class MapFile:
             self._file = tifffile.TiffFile(self.path)
             first = self._file.pages.first
             self._page = TiledPage(self._file, first, threading.Lock())
-        except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError) as error:
-            raise DataError(f"{path}: cannot be read as a tissue map: {str(error).rstrip('.')}.") from None
+            colormap = first.colormap if first.photometric == tifffile.PHOTOMETRIC.PALETTE else None
+            self._palette = None if colormap is None else (np.asarray(colormap).T // 257).ravel().tolist()
+            told, tags = _told(self._file), resolution_tags(first)
+        except Exception as error:  # tifffile raises every kind on damaged files
+            raise DataError(
+                f"{path}: cannot be read as a tissue map: {reason(error)}. Make it again, or copy it again."
+            ) from None
         if self._page.samples not in (1, 3):
             self._file.close()
             raise DataError(f"{path}: has {self._page.samples} values per pixel; a tissue map has 1, or 3 for colours.")
-        colormap = first.colormap if first.photometric == tifffile.PHOTOMETRIC.PALETTE else None
-        self._palette = None if colormap is None else (np.asarray(colormap).T // 257).ravel().tolist()
         self.shape = (self._page.height, self._page.width)
-        told = _told(self._file)
         self.scale: tuple[float, float] | None = told.get("scale")
         self.names: tuple[str, ...] | None = told.get("names")
-        resolution = resolution_of(self.path, resolution_tags(first))
+        resolution = resolution_of(self.path, tags)
         self.um_per_pixel = None if resolution is None else (resolution.x, resolution.y)
 
     def read(self, top: int, bottom: int) -> np.ndarray:
@@ -100,7 +104,7 @@ def described_map(path: Path) -> tuple[tuple[str, ...], tuple[float, float]] | N
             first = file.pages.first
             told = _told(file)
             palette = first.photometric == tifffile.PHOTOMETRIC.PALETTE and first.colormap is not None
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError):
+    except Exception:
         return None
     return (told["names"], told["scale"]) if told and palette else None
 
@@ -110,10 +114,13 @@ def _told(file: tifffile.TiffFile) -> dict[str, Any]:
     description = _ome_description(file.ome_metadata or "") if file.is_ome else file.pages.first.description
     try:
         plain = json.loads(description)
-        x, y = plain["slide_pixels_per_pixel"]
-        return {"scale": (float(x), float(y)), "names": tuple(str(name) for name in plain["tissues"])}
-    except (ValueError, TypeError, KeyError):
+        x, y = (float(value) for value in plain["slide_pixels_per_pixel"])
+        names = tuple(str(name) for name in plain["tissues"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return {}
+    if not (math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0 and 0 < len(names) < IGNORE_INDEX):
+        return {}
+    return {"scale": (x, y), "names": names}
 
 
 def _ome_description(text: str) -> str:

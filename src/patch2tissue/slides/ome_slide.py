@@ -11,8 +11,8 @@ import numpy as np
 import tifffile
 
 from patch2tissue.errors import DataError
-from patch2tissue.slides.resolution import Resolution, resolution_of
-from patch2tissue.slides.slide import Slide
+from patch2tissue.slides.resolution import Resolution, checked, resolution_of
+from patch2tissue.slides.slide import Slide, warn_of_odd_levels
 from patch2tissue.slides.tiled_page import TiledPage
 
 _UM_PER = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25_400.0}
@@ -23,7 +23,7 @@ def is_ome_tiff(path: Path) -> bool:
     try:
         with tifffile.TiffFile(path) as file:
             return bool(file.is_ome)
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError):
+    except Exception:  # tifffile raises every kind on damaged files
         return False
 
 
@@ -54,9 +54,20 @@ class OmeSlide(Slide):
         except ValueError as error:
             self._file.close()
             raise DataError(f"{path}: cannot be read as a slide: {error}. Export it as 8-bit RGB in tiles.") from None
-        self.levels = tuple((page.width, page.height) for page in self._pages)
-        self.downsamples = tuple(self.levels[0][0] / width for width, _ in self.levels)
-        self.resolution = _physical_size(description) or resolution_of(self.path, resolution_tags(first))
+        try:
+            self.levels = tuple((page.width, page.height) for page in self._pages)
+            self.downsamples = tuple(self.levels[0][0] / width for width, _ in self.levels)
+            warn_of_odd_levels(self.path, self.levels)
+            stated = _physical_size(description)
+            self.resolution = (
+                resolution_of(path, resolution_tags(first)) if stated is None else checked(self.path, stated)
+            )
+        except DataError:
+            self._file.close()
+            raise
+        except Exception as error:
+            self._file.close()
+            raise _damaged(self.path, error) from None
 
     def _read(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patch2tissue.data.images import IMAGE_EXTENSIONS
-from patch2tissue.errors import DataError
+from patch2tissue.data.layouts import refuse_bad_name
+from patch2tissue.data.tables import shortened, table_rows
+from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.slides.resolution import given_resolution, missing_resolution
 from patch2tissue.slides.slide import Slide
 
@@ -20,6 +21,10 @@ SLIDE_EXTENSIONS = frozenset(
 
 MAP_ENDINGS = ("_classes.tif", "_classes.ome.tif", "_probabilities.ome.tif", "_truth.tif")
 """Files of a folder that patch2tissue wrote about slides."""
+
+
+MOST_PIXELS = 2**38
+"""Most pixels of a slide's full size: four times 260,000 squared; what states more is damaged."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ def open_slide(path: Path | str, um_per_pixel: float | None = None, *, needs_res
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty (0 bytes). Copy it again.")
     slide = _opened(path)
+    if slide.size[0] * slide.size[1] > MOST_PIXELS:
+        slide.close()
+        raise DataError(
+            f"{path}: states {slide.size[0]} × {slide.size[1]} pixels, which no slide has. It is damaged; copy it "
+            "again."
+        )
     if given is not None:
         slide.resolution = given
     if needs_resolution and slide.resolution is None:
@@ -90,6 +101,7 @@ def find_slides(inputs: Sequence[Path | str], um_per_pixel: float | None = None)
     found: dict[Path, SlideFile] = {}
     for item in inputs:
         for slide in _expanded(item):
+            refuse_bad_name(slide.path)
             kept = slide if um_per_pixel is None else replace(slide, um_per_pixel=um_per_pixel)
             found.setdefault(Path(kept.path).absolute(), kept)
     if not found:
@@ -138,30 +150,31 @@ def _slides_in(folder: Path) -> list[Path]:
 
 def _listed(path: Path) -> list[SlideFile]:
     """Slides of a CSV with the columns wsi and, if it is known, mpp."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text. Save it as 'CSV UTF-8'.") from None
-    first = text.split("\n", 1)[0]
-    rows = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=first.count))
-    columns = {(name or "").strip().lower(): name for name in rows.fieldnames or []}
-    if "wsi" not in columns:
+    rows = table_rows(path)
+    header = [cell.strip().lower() for cell in next(rows, (1, []))[1]]
+    if header.count("wsi") != 1 or header.count("mpp") > 1:
         raise DataError(f"{path}, line 1: has no column 'wsi'. The first line must read wsi,mpp (mpp is optional).")
     found = []
-    for row in rows:
-        name = (row[columns["wsi"]] or "").strip()
+    for number, row in rows:
+        cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
+        name, value = cells.get("wsi", ""), cells.get("mpp", "")
         if not name:
             continue
-        value = (row[columns["mpp"]] or "").strip() if "mpp" in columns else ""
+        if "\0" in name:
+            raise DataError(f"{path}, line {number}: holds a NUL character. Save it as 'CSV UTF-8' again.")
         try:
             um_per_pixel = float(value.replace(",", ".")) if value else None
         except ValueError:
-            raise DataError(f"{path}, line {rows.line_num}: '{value}' is no number of µm per pixel.") from None
+            raise DataError(
+                f"{path}, line {number}: '{shortened(value)}' is no number of µm per pixel. Leave it empty if you do "
+                "not know it."
+            ) from None
         if um_per_pixel is not None:
-            given_resolution(um_per_pixel)
+            try:
+                given_resolution(um_per_pixel)
+            except ConfigError as error:
+                raise ConfigError(f"{path}, line {number}: {error}") from None
         found.append(SlideFile(path.parent / name, um_per_pixel))
     if not found:
-        raise DataError(f"{path}: lists no slides.")
+        raise DataError(f"{path}: lists no slides. Below wsi,mpp comes a line for each slide.")
     return found

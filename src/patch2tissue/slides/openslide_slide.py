@@ -10,7 +10,7 @@ from PIL import Image
 
 from patch2tissue.errors import DataError
 from patch2tissue.slides.resolution import resolution_of
-from patch2tissue.slides.slide import Slide
+from patch2tissue.slides.slide import Slide, warn_of_odd_levels
 
 
 def openslide_reads(path: Path) -> bool:
@@ -47,6 +47,7 @@ class OpenSlideSlide(Slide):
         )
         if min(*scanned, left + 1, top + 1) < 1:
             raise DataError(f"{path}: states a scanned area outside its picture. The file is damaged; copy it again.")
+        warn_of_odd_levels(self.path, sizes)
         self.downsamples = tuple(float(value) for value in downsamples)
         self.levels = tuple(
             (max(1, int(scanned[0] / factor)), max(1, int(scanned[1] / factor))) for factor in self.downsamples

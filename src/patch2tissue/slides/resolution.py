@@ -61,7 +61,7 @@ def resolution_of(path: Path, properties: Mapping[str, str]) -> Resolution | Non
             continue
         if source == "TIFF tags" and not all(FINEST <= value <= COARSEST for value in (x, y)):
             continue  # 72 or 96 dots per inch: a program wrote them, and not a scanner
-        return _checked(path, Resolution(x, y, source))
+        return checked(path, Resolution(x, y, source))
     power = _number(properties.get("openslide.objective-power"))
     if power is None or power <= 0:
         return None
@@ -72,7 +72,7 @@ def resolution_of(path: Path, properties: Mapping[str, str]) -> Resolution | Non
         guess,
         power,
     )
-    return _checked(path, Resolution(guess, guess, "objective power"))
+    return checked(path, Resolution(guess, guess, "objective power"))
 
 
 def missing_resolution(path: Path) -> DataError:
@@ -104,7 +104,12 @@ def _um_of(properties: Mapping[str, str]) -> Callable[[float | None], float | No
     return convert
 
 
-def _checked(path: Path, resolution: Resolution) -> Resolution:
+def checked(path: Path, resolution: Resolution) -> Resolution:
+    """The resolution that a file states, with a warning if its pixels are no squares.
+
+    Raises:
+        DataError: if no slide has such a resolution.
+    """
     for value in (resolution.x, resolution.y):
         if not FINEST <= value <= COARSEST:
             raise DataError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +13,10 @@ import numpy as np
 
 from patch2tissue.slides.resolution import Resolution
 
+logger = logging.getLogger(__name__)
+
 WHITE = 255
+_ODD, _ODD_PIXELS = 1.1, 64
 
 
 def slide_name(path: Path) -> str:
@@ -20,6 +25,26 @@ def slide_name(path: Path) -> str:
         if path.name.lower().endswith(ending):
             return path.name[: -len(ending)]
     return path.stem
+
+
+def warn_of_odd_levels(path: Path, sizes: Sequence[tuple[int, int]]) -> None:
+    """Warn if a level has another shape than the full size: what is read from it lies elsewhere than it seems.
+
+    Args:
+        path: the slide.
+        sizes: (width, height) of each level as the file states them. Some formats fill up the last tile, so that small
+            differences mean nothing.
+    """
+    width, height = sizes[0]
+    for number, (wide, tall) in enumerate(sizes[1:], start=1):
+        across, down = width / wide, height / tall
+        apart = min(abs(wide - width / down), abs(tall - height / across))
+        if max(across, down) > _ODD * min(across, down) and apart > _ODD_PIXELS:
+            logger.warning(
+                "%s: level %d has %d × %d pixels, which is not the shape of its full size (%d × %d). Look at the "
+                "result, and export the slide again if that is off.",
+                *(path, number, wide, tall, width, height),
+            )
 
 
 class Slide(ABC):

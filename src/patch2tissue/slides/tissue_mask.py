@@ -217,11 +217,14 @@ def read_tissue_mask(path: Path, slide: Slide) -> TissueMask:
     name = path.name.lower()
     if name.endswith((".geojson", ".json", ".geojson.gz")):
         from patch2tissue.slides.filling import fill_polygons
-        from patch2tissue.slides.geojson import read_geojson
+        from patch2tissue.slides.geojson import IN_PIXELS, read_geojson
 
         view = ScaledSlide(slide, UM_PER_PIXEL)
         polygons = [shape for _, shape in read_geojson(path)]
-        return TissueMask(fill_polygons(polygons, *view.shape, view.scale), view.scale, f"{path}")
+        filled = fill_polygons(polygons, *view.shape, view.scale)
+        if not filled.any():
+            raise DataError(f"{path}: marks nothing on {slide.path.name}. {IN_PIXELS}")
+        return TissueMask(filled, view.scale, f"{path}")
     mask = read_image(path).max(axis=2) > 0
     width, height = slide.size
     own, theirs = mask.shape[1] / mask.shape[0], width / height

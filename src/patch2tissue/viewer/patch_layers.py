@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from functools import lru_cache
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from patch2tissue.data.images import image_size, read_mask
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_arrays
 from patch2tissue.report.pictures import resize_maps, strongest_tissue
 from patch2tissue.tissues import TissueSet
 from patch2tissue.viewer.layers import Box, TissueLayer
@@ -109,13 +109,11 @@ class MaskLayer(PatchLayer):
 
     def whole_probabilities(self, tissue: int, epoch: int | None) -> np.ndarray:
         """See `PatchLayer.whole_probabilities`; likewise for errors."""
-        try:
-            with np.load(self._probabilities, allow_pickle=False) as file:
-                found = np.asarray(file["probabilities"], np.float32)
-            plane = found[tissue]
-        except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
-            raise DataError(f"{self._probabilities}: cannot be read ({error}). Predict the image again.") from None
-        return _of_size(_bytes(plane), self.size, self._probabilities)
+        again = "Predict the image again."
+        found = read_arrays(self._probabilities, ["probabilities"], again)["probabilities"]
+        if found.ndim != 3 or found.dtype.kind != "f" or len(found) != len(self.names):
+            raise DataError(f"{self._probabilities}: holds no probabilities of these tissues. {again}")
+        return _of_size(_bytes(np.asarray(found[tissue], np.float32)), self.size, self._probabilities)
 
 
 class NetworkLayer(PatchLayer):

@@ -22,6 +22,7 @@ from patch2tissue.data.layouts import load_images_and_masks, load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.labelling.corrections import Corrections
+from patch2tissue.plain_files import read_array
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
 
@@ -108,7 +109,8 @@ class ViewedRun:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
             for row in rows:
-                row["image"], row["name"]
+                if not row["image"] or not row["name"] or "\0" in row["image"] + row["name"]:
+                    raise ValueError("a line lacks its name or image")
             return rows
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise DataError(
@@ -169,10 +171,7 @@ class ViewedRun:
             if found.shape[1:3] == (len(self._manifest), len(self.tissues)):
                 return found
         if memory.is_file():
-            try:
-                maps: np.ndarray = np.load(memory, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise DataError(f"{memory}: cannot be read ({error}). Train stage craanet again.") from None
+            maps = read_array(memory, "Train stage craanet again.", "r")
             if maps.ndim == 4 and maps.shape[:2] == (len(self._manifest), len(self.tissues)):
                 return maps
         return None

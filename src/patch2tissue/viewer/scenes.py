@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from typing import Literal
 
 from patch2tissue.data.layouts import image_files, image_folder, mask_files
 from patch2tissue.errors import DataError
+from patch2tissue.links import refuse_to_serve_links
+from patch2tissue.plain_files import read_json
 from patch2tissue.slides.opening import SLIDE_EXTENSIONS, find_slides
 from patch2tissue.slides.slide import slide_name
 from patch2tissue.viewer.runs import ViewedRun
@@ -100,6 +101,8 @@ def find_scenes(
     maps: Sequence[Path] = (),
     mpp: float | None = None,
     runs: dict[Path, ViewedRun] | None = None,
+    *,
+    follow_links: bool = False,
 ) -> list[Scene]:
     """Slides and patches with their layers.
 
@@ -108,9 +111,10 @@ def find_scenes(
         maps: further folders of results in which to look for maps of these slides and pictures.
         mpp: µm per pixel of the slides' full size, where they do not tell.
         runs: gets the runs among the inputs, by folder.
+        follow_links: show what links bring into a folder from outside of it.
 
     Raises:
-        DataError: if an input is nothing of that, or there is nothing to look at.
+        DataError: if an input is nothing of that, there is nothing to look at, or a link leads out of a folder.
     """
     found = _Found()
     opened: dict[Path, ViewedRun] = {} if runs is None else runs
@@ -131,6 +135,14 @@ def find_scenes(
     for scene in _named(others, mpp):
         found.add(scene)
     scenes = list(found.by_file.values())
+    if not follow_links:
+        folders = [Path(item) for item in others if Path(item).is_dir()]
+        for folder in (*folders, *(run.data for run in opened.values())):
+            inside = [scene.path for scene in scenes if folder.absolute() in scene.path.absolute().parents]
+            masks = [
+                scene.mask for scene in scenes if scene.mask and folder.absolute() in scene.mask.absolute().parents
+            ]
+            refuse_to_serve_links([*inside, *masks], folder)
     for folder in maps:
         if not Path(folder).is_dir():
             raise DataError(f"{folder}: there is no such folder of maps.")
@@ -191,12 +203,11 @@ def _results(folder: Path, origin: str) -> list[Scene]:
     scenes = []
     for state in sorted(folder.glob("work/*/state.json")):
         try:
-            result = json.loads(state.read_text(encoding="utf-8"))["result"]
-            slide = Path(result["slide"])
+            result = read_json(state)["result"]
+            scene = Scene(state.parent.name, Path(result["slide"]))
+            found = _map_in(folder, scene)
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a slide that is not done
-        scene = Scene(state.parent.name, slide)
-        found = _map_in(folder, scene)
+            continue  # a slide that is not done, or none
         if found is not None:
             scene.layers.append(LayerSource(origin, "map", found))
             scenes.append(scene)

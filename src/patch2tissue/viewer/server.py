@@ -70,7 +70,7 @@ def view_app(viewer: Viewer, token: str, hosts: tuple[str, ...] = LOCAL_HOSTS) -
         number, body = request.path_params["scene"], await json_body(request)
         try:
             x, y = float(body["x"]), float(body["y"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise HTTPException(400, "x and y are numbers") from None
         marked = await run_in_threadpool(viewer.mark_wrong, number, x, y)
         return JSONResponse({"marked": marked, "wrong": await run_in_threadpool(viewer.wrong, number)})

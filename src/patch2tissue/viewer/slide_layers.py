@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import tifffile
 
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_json, reason
 from patch2tissue.slides.map_file import described_map
 from patch2tissue.slides.tiled_page import TiledPage
 from patch2tissue.viewer.layers import Box, TissueLayer
@@ -60,9 +60,10 @@ class MapLayer(TissueLayer):
     def shares(self, epoch: int | None) -> list[dict[str, float]]:
         """See `TissueLayer.shares`: those that were written with the map."""
         try:
-            plain = json.loads(self._areas.read_text(encoding="utf-8"))["tissues"]
-            return [{key: float(plain[name][key]) for key in ("share", "area_mm2")} for name in self.names]
-        except (OSError, ValueError, KeyError, TypeError):
+            plain = read_json(self._areas)["tissues"]
+            found = [{key: float(plain[name][key]) for key in ("share", "area_mm2")} for name in self.names]
+            return found if all(math.isfinite(value) for one in found for value in one.values()) else []
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return []
 
     def close(self) -> None:
@@ -86,9 +87,9 @@ class _Pyramid:
                 [TiledPage(self._file, page.aspage(), lock) for page in level.pages if page is not None]
                 for level in levels
             ]
-        except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError) as error:
-            raise DataError(f"{path}: cannot be read ({str(error).rstrip('.')}). Make it again.") from None
-        first = self._pages[0][0]
+            first = self._pages[0][0]
+        except Exception as error:  # tifffile raises every kind on damaged files
+            raise DataError(f"{path}: cannot be read ({reason(error)}). Make it again.") from None
         self.size, self.planes = (first.width, first.height), len(self._pages[0])
         self.colormap = self._file.pages.first.colormap
 

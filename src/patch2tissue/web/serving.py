@@ -142,7 +142,10 @@ async def json_body(request: Request) -> dict[str, Any]:
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
-    plain = json.loads(content)
+    try:
+        plain = json.loads(content)
+    except RecursionError:
+        raise ValueError from None
     if not isinstance(plain, dict):
         raise ValueError
     return plain

@@ -209,10 +209,10 @@ def test_resolutions_that_do_not_fit(tmp_path: Path, colour_run: Path, caplog: p
 
 
 def test_run_without_resolution_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = real_run(tmp_path / "run", "wsss4luad")
+    run = real_run(tmp_path / "run", "bcss-wsss")
     from patch2tissue.tissues import load_tissue_set
 
-    if load_tissue_set("wsss4luad").um_per_pixel is not None:
+    if load_tissue_set("bcss-wsss").um_per_pixel is not None:
         config = (run / "config.yaml").read_text()
         from dataclasses import replace
 

@@ -30,9 +30,11 @@ from patch2tissue.inference.slides.state import (
     load_state,
     locked,
 )
+from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.progress import SlideProgress
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.slides.opening import SlideFile, find_slides, open_slide
+from patch2tissue.slides.resolution import COARSEST, FINEST
 from patch2tissue.slides.rows import RowFile
 from patch2tissue.slides.scaled import ScaledSlide
 from patch2tissue.slides.tissue_mask import TissueMask, contour_picture, tissue_mask_for
@@ -203,8 +205,10 @@ class _Job:
                 f"{run.config_file}: does not say at which resolution the network was trained. Pass --model-mpp with "
                 "the µm per pixel of its training patches, or set um_per_pixel in the tissue set."
             )
-        if not (math.isfinite(resolution) and resolution > 0):
-            raise ConfigError(f"The network's resolution in µm per pixel is a number above 0, not {resolution}.")
+        if not FINEST <= resolution <= COARSEST:
+            raise ConfigError(
+                f"The network's resolution in µm per pixel is from {FINEST} to {COARSEST:g}, not {resolution:g}."
+            )
         if options.workers is not None and options.workers < 0:
             raise ConfigError(f"The number of reading processes is not negative, so not {options.workers}.")
         if options.outputs.simplify < 0:
@@ -213,6 +217,7 @@ class _Job:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{out}: cannot be made a folder: {error.strerror or error}.") from None
+        refuse_to_write_through_links(out)
         remove_abandoned(out)
         weights = run.pfscnet if network == "full_method" else run.comparison(network)
         settings = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from patch2tissue.atomic import write_text
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.inference.familiarity import Familiarity, unlike_training
 
 COLUMNS = ("slide", "tissue", "pixels", "share", "area_mm2", "perimeter_mm", "pieces")
@@ -100,7 +100,7 @@ class SlideResult:
 def write_slide_areas(path: Path, results: Iterable[SlideResult]) -> None:
     """Write areas as CSV, one row per slide and tissue."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = TableWriter(buffer)
     writer.writerow(COLUMNS)
     for result in results:
         for area in result.areas:

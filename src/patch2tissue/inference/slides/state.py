@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from patch2tissue.atomic import write_text
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_json
 
 
 class SlideBusyError(DataError):
@@ -47,7 +48,7 @@ class SlideState:
 def load_state(path: Path, settings: dict[str, Any]) -> SlideState | None:
     """The state that an earlier call with the same settings left; None if there is none that is readable."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         state = SlideState(**plain)
     except (OSError, ValueError, TypeError):
         return None
