@@ -88,11 +88,11 @@ def run_training(
     patches = training_patches(config)
     for shared in patients_in_both(config, patches):
         log.warning(shared)
+    if not _all_done(run, stages):
+        _refuse_bad_pictures(config, patches, stages)
     record_data(run, config, patches)
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
-    if not _all_done(run, stages):
-        _refuse_bad_pictures(config, patches, stages)
     side = canvas_size(patches, config.data.patch_size)
     if config.pretraining is not None and {"craanet", "pfscnet"} & set(stages):
         config = start_from(config, pretrain_encoder(config, patches, run.pretraining, side=side))

@@ -64,7 +64,7 @@ def test_masks_overlays_and_areas(
     colour_run: Path, pictures: Callable[..., dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     masks = pictures(tmp_path / "images", SIZES)
-    results = predict_images(colour_run, [tmp_path / "images"], tmp_path / "out", um_per_pixel=2.0, progress=False)
+    results = predict_images(colour_run, [tmp_path / "images"], tmp_path / "out", um_per_pixel=0.26, progress=False)
     assert [result.image.name for result in results] == sorted(SIZES)
     written = {path.name for path in (tmp_path / "out").iterdir()}
     kinds = ("mask", "confidence", "overlay")
@@ -82,7 +82,7 @@ def test_masks_overlays_and_areas(
         assert [area.pixels for area in result.areas] == counts.tolist()
         rows = [row for row in table if row["image"] == result.image.name]
         assert [row["tissue"] for row in rows] == list(BCSS.names)
-        assert [float(row["area_um2"]) for row in rows] == (4.0 * counts).tolist()
+        assert [float(row["area_um2"]) for row in rows] == pytest.approx(0.26**2 * counts, abs=0.01)
 
 
 def test_resolution_of_the_tissue_set_is_the_default(

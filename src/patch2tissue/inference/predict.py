@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 import math
@@ -16,6 +15,7 @@ import numpy as np
 
 from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
 from patch2tissue.data.images import image_size, read_facts, read_image, read_mask, write_mask
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.areas import TissueArea, tissue_areas, write_areas
 from patch2tissue.inference.confidence import LEVELS, write_confidence
@@ -203,7 +203,7 @@ IMAGE_COLUMNS = ("image", "confidence", "texture", "colour")
 def _write_images(path: Path, results: Sequence[ImageResult]) -> None:
     """Write `images.csv`; cells stay empty where nothing is known."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = TableWriter(buffer)
     writer.writerow(IMAGE_COLUMNS)
     for result in results:
         values = (result.confidence, *(result.familiarity or (None, None)))

@@ -10,6 +10,7 @@ from typing import Any
 
 from patch2tissue.atomic import write_text
 from patch2tissue.errors import DataError
+from patch2tissue.plain_files import read_json
 from patch2tissue.weights import weights_digest
 
 TEMPERATURE_FILE = "temperature.json"
@@ -40,7 +41,7 @@ def read_temperature(folder: Path) -> float:
     if not path.is_file():
         return 1.0
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         temperature, weights = float(plain["temperature"]), plain["weights"]
         if not (math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"temperature {temperature}")
