@@ -20,9 +20,6 @@ from patch2tissue.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-_WEIGHTS_OF_TIMM = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
-"""Arguments of timm.create_model by which a configuration could have files loaded in ways of timm's."""
-
 
 class Encoder(nn.Module):
     """A timm model's feature maps.
@@ -38,8 +35,7 @@ class Encoder(nn.Module):
         config: name, weights, output stride and options.
 
     Raises:
-        ConfigError: if timm does not know the model, it has no dilated form with that output stride, or the options
-            name weights.
+        ConfigError: if timm does not know the model, or it has no dilated form with that output stride.
         DataError: if the weights file cannot be read or does not fit.
     """
 
@@ -75,12 +71,6 @@ class Encoder(nn.Module):
 
 def _create(config: EncoderConfig) -> Any:
     options: dict[str, Any] = dict(config.options)
-    named = [name for name in _WEIGHTS_OF_TIMM if name in options]
-    if named:
-        raise ConfigError(
-            f"encoder.options holds {named[0]}: options shape the network. Its weights come from encoder.weights, a "
-            "safetensors file, or with encoder.pretrained from timm."
-        )
     if isinstance(options.get("act_layer"), str):
         options["act_layer"] = get_act_layer(options["act_layer"])
     if not timm.is_model(config.name) and "/" not in config.name and not config.name.startswith("hf"):

@@ -47,7 +47,11 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         _check_events(text)
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         raise ValueError(_reason(error)) from None
     except _LimitError as error:

@@ -65,6 +65,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     return places
 
 
+@pytest.mark.slow
 def test_a_sweep_without_masks(tiny: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str, set[str]]] = []
     for name in ("train_craanet", "train_pfscnet"):

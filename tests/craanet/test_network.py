@@ -21,8 +21,8 @@ from patch2tissue.errors import ConfigError, DataError
     "option", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained"]
 )
 def test_options_name_no_weights(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"encoder.options holds {option}: .*encoder.weights"):
-        Encoder(EncoderConfig(name="resnet10t", options={option: "a"}))
+    with pytest.raises(ValueError, match=f"'{option}' is not taken here: use pretrained, weights"):
+        EncoderConfig(name="resnet10t", options={option: "a"})
 
 
 @pytest.mark.parametrize(

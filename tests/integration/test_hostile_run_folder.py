@@ -81,10 +81,10 @@ def _encoder(run: Path, evil: _Evil) -> None:
     [
         (_checkpoint, "train", 2, "state.pt: cannot be resumed from"),
         (_weights, "predict", 2, "weights.safetensors: does not fit"),
-        (_memory, "pseudo-labels", 2, "not an attention memory"),
+        (_memory, "pseudo-labels", 2, "maps.npy: cannot be read"),
         (_history, "report", 2, "attention_history.npz: "),
         (_configuration, "predict", 2, "not readable as YAML"),
-        (_encoder, "predict", 2, "encoder.options holds checkpoint_path"),
+        (_encoder, "predict", 2, "'checkpoint_path' is not taken here"),
     ],
     ids=["checkpoint", "weights", "memory", "history", "configuration", "encoder"],
 )
