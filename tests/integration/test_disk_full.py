@@ -92,8 +92,8 @@ def test_slides_and_tiles(tmp_path: Path, trained_runs: tuple[Path, Path, Path])
     told(text, str(tmp_path / "tiles"), "Make room")
     options = ("--everywhere",)
     code, text = call(10_000, "slide", "predict", trained_runs[1], slide, "--out", tmp_path / "maps", *options)
-    assert code in (1, 2)
-    told(text, str(tmp_path / "maps"))
+    assert code == 1
+    told(text, str(tmp_path / "maps"), "Make room")
     assert not list((tmp_path / "maps").glob("*_classes.tif"))
     code, text = call(2**40, "slide", "predict", trained_runs[1], slide, "--out", tmp_path / "maps", *options)
     assert code == 0, text

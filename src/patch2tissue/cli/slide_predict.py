@@ -71,7 +71,7 @@ def slide_predict(
     """
     import json
 
-    from patch2tissue.errors import ConfigError, DataError
+    from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
     from patch2tissue.inference.slides.outputs import OutputOptions
     from patch2tissue.inference.slides.predict import SlideOptions, predict_slides
     from patch2tissue.progress import console
@@ -107,4 +107,5 @@ def slide_predict(
             console.print(f"  {result.slide.name}: another process works on it", highlight=False)
     if failed:
         listed = "\n".join(f"  {result.error}" for result in failed)
-        raise DataError(f"{len(failed)} of {len(results)} slides could not be predicted:\n{listed}")
+        kind = Patch2TissueError if any(result.no_room for result in failed) else DataError
+        raise kind(f"{len(failed)} of {len(results)} slides could not be predicted:\n{listed}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import shutil
@@ -15,7 +16,7 @@ import numpy as np
 
 from patch2tissue.atomic import remove_abandoned
 from patch2tissue.cores import release_memory
-from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
+from patch2tissue.errors import DISK_FULL, ConfigError, DataError, Patch2TissueError, WriteError, remedy
 from patch2tissue.inference.familiarity import Familiarity, unlike_training
 from patch2tissue.inference.predictor import Predictor
 from patch2tissue.inference.slides.mapping import MapFiles, Timing, map_slide
@@ -177,11 +178,17 @@ def _guarded(job: _Job, file: SlideFile, bars: SlideProgress) -> SlideResult:
     except (DataError, ConfigError) as error:
         logger.error("%s", error)
         return SlideResult(file.path, "failed", str(error))
+    except WriteError as error:
+        logger.error("%s", error)
+        return SlideResult(file.path, "failed", str(error), no_room=error.full)
     except OSError as error:
         if error.strerror is None:
             raise
         logger.error("%s: %s", file.path, error.strerror)
-        return SlideResult(file.path, "failed", f"{error.filename or file.path}: {error.strerror}.")
+        full = error.errno in DISK_FULL
+        where = error.filename or (job.out if full else file.path)
+        text = f"{where}: {error.strerror}. {remedy(error.errno) if full else ''}".rstrip()
+        return SlideResult(file.path, "failed", text, no_room=full)
 
 
 @dataclass(frozen=True)
@@ -393,10 +400,8 @@ def _map_files(
             state.rows_done = 0
     free = shutil.disk_usage(work).free
     if state.rows_done == 0 and free < needed:
-        raise DataError(
-            f"{work}: has {free / 1e9:.1f} GB free, and the map needs {needed / 1e9:.1f} GB while it is made. "
-            "Make room or choose another --out."
-        )
+        needs = f"it has {free / 1e9:.1f} GB free, and the map needs {needed / 1e9:.1f} GB while it is made"
+        raise WriteError(errno.ENOSPC, needs, str(work))
     rasters = {name: RowFile(work / name, shape, create=True) for name, shape in shapes.items()}
     return MapFiles(work, rasters["classes.raw"], rasters.get("probabilities.raw"), rasters.get("confidence.raw"))
 

@@ -55,6 +55,7 @@ class SlideResult:
         map_seconds: of them, until the map was drawn; polygons and other files come after. None if nothing was
             predicted.
         waiting_share: share of the network's time in which it waited for pixels; None if nothing was predicted.
+        no_room: whether it failed for want of room on the disk, and so is no fault of the slide.
         familiarity: whether it looks like the training patches; None if that is not known.
     """
 
@@ -69,6 +70,7 @@ class SlideResult:
     seconds: float = 0.0
     map_seconds: float | None = None
     waiting_share: float | None = None
+    no_room: bool = False
     familiarity: Familiarity | None = None
 
     def to_dict(self) -> dict[str, Any]:
