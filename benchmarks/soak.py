@@ -27,6 +27,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -330,6 +331,24 @@ def _keys(database: Path) -> list[str]:
         return [key for (key,) in connection.execute("SELECT key FROM answers")]
 
 
+def table(plain: dict[str, Any]) -> str:
+    """The table of the documentation."""
+    lines = ["| command | killed | ended | other bytes | half files | failed | lost |", "|---|" + "---:|" * 6]
+    for one in plain["commands"]:
+        ended = f"{one['ended']} answers" if one["command"] == "label" else one["ended"]
+        bad = " | ".join(str(one[name]) for name in ("different", "broken", "failed", "lost"))
+        lines.append(f"| `{one['command']}` | {one['kills']} | {ended} | {bad} |")
+    return "\n".join(lines)
+
+
+def row(plain: dict[str, Any]) -> str:
+    """The first row of the table of all that was tried."""
+    kills = sum(one["kills"] for one in plain["commands"])
+    names = ", ".join(f"`{one['command']}`" for one in plain["commands"])
+    command = "`python -m benchmarks.soak --kills 60`"
+    return f"| processes killed (SIGKILL): {names} | {kills} | [the same bytes](#killed-processes) | {command} |"
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -350,6 +369,7 @@ def main() -> None:
         "commands": [asdict(outcome) for outcome in outcomes],
     }
     options.out.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    print(row(plain), table(plain), sep="\n\n")
     if not all(outcome.good for outcome in outcomes):
         sys.exit(1)
 

@@ -44,9 +44,10 @@ from patch2tissue.inference.familiarity import unlike_training
 from patch2tissue.inference.predictor import Predictor
 from patch2tissue.inference.tiling import to_input
 from patch2tissue.inference.training_distribution import KINDS, distances_of
-from patch2tissue.pipeline import run_training, training_patches
+from patch2tissue.pipeline import run_training
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
+from patch2tissue.training_data import training_patches
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "trust.json"

@@ -15,9 +15,10 @@ from patch2tissue.config import RunConfig, load_config
 from patch2tissue.data.fingerprint import read_fingerprints
 from patch2tissue.data.images import read_image
 from patch2tissue.errors import ConfigError, DataError
-from patch2tissue.pipeline import run_training, training_patches
+from patch2tissue.pipeline import run_training
 from patch2tissue.run_data import record_data, used_files
 from patch2tissue.run_folder import RunFolder
+from patch2tissue.training_data import training_patches
 
 
 def _config(data: Path, *changes: str) -> RunConfig:

@@ -27,8 +27,8 @@ from patch2tissue.atomic import write_text
 from patch2tissue.data.images import read_image, read_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.evaluation.boundaries import tissue_boundary
-from patch2tissue.pipeline import prepare_data, training_patches
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
+from patch2tissue.training_data import prepare_data, training_patches
 
 SMOOTHING = (0.0, 1.0, 2.0, 4.0, 6.0)
 """Standard deviations of the Gaussians in pixels; 0 is the picture as it is."""

@@ -13,7 +13,7 @@ from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
 from patch2tissue.evaluation.folders import group_names
-from patch2tissue.pipeline import prepare_data, training_patches
+from patch2tissue.training_data import prepare_data, training_patches
 
 FOLDS = 5
 """Folds; seed s holds out number s mod 5, so that five seeds in a row hold out every patch once."""

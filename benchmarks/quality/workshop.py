@@ -37,10 +37,10 @@ from patch2tissue.evaluation.predictions import ensure_predictions
 from patch2tissue.evaluation.run_scores import test_patches
 from patch2tissue.pfscnet.network import load_pfscnet
 from patch2tissue.pfscnet.training import train_pfscnet
-from patch2tissue.pipeline import prepare_data, training_patches
 from patch2tissue.pretraining.training import WEIGHTS, pretrain_encoder, start_from
 from patch2tissue.pseudo_labels.second_round import generate_second_round
 from patch2tissue.run_folder import RunFolder
+from patch2tissue.training_data import prepare_data, training_patches
 
 NETWORK = "network"
 """Name of the network in an artefact that is a run folder."""

@@ -17,10 +17,11 @@ from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.evaluation.repetition import Part, compare_repetition
 from patch2tissue.evaluation.run_scores import score_run
 from patch2tissue.hardware import choose_device
-from patch2tissue.pipeline import prepare_data, run_training, training_patches, unfinished
+from patch2tissue.pipeline import run_training, unfinished
 from patch2tissue.progress import console
 from patch2tissue.run_data import used_files
 from patch2tissue.run_folder import RunFolder
+from patch2tissue.training_data import prepare_data, training_patches
 
 RECORD = "rerun.json"
 """File in the repetition's folder: what was compared, and what came of it."""

@@ -18,8 +18,8 @@ from patch2tissue.data.layouts import refuse_bad_name
 from patch2tissue.errors import DataError
 from patch2tissue.label_page.session import LabelSession
 from patch2tissue.links import leads_out
-from patch2tissue.pipeline import training_patches
 from patch2tissue.tissues import load_tissue_set
+from patch2tissue.training_data import training_patches
 from patch2tissue.viewer.scenes import find_scenes
 
 SET = ("--tissues", "bcss-wsss")

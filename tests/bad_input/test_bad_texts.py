@@ -13,9 +13,9 @@ from tests.viewer.results import make_results
 
 from patch2tissue.config import load_config
 from patch2tissue.labelling.store import DATABASE
-from patch2tissue.pipeline import training_patches
 from patch2tissue.slides import geojson
 from patch2tissue.slides.opening import find_slides
+from patch2tissue.training_data import training_patches
 
 SET = ("--tissues", "bcss-wsss")
 

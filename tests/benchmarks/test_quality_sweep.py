@@ -20,7 +20,7 @@ from benchmarks.quality.recipes import SETS, load_recipe
 from patch2tissue.data.labels import slide_of
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import ConfigError, DataError, TrainingError
-from patch2tissue.pipeline import prepare_data
+from patch2tissue.training_data import prepare_data
 
 ROOT = Path(__file__).resolve().parents[2]
 

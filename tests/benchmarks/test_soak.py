@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.soak import broken_files, contents, soak
+from benchmarks.soak import RESULTS, ROOT, broken_files, contents, row, soak, table
 
 SLOPPY = """
 import sys, time
@@ -56,3 +57,17 @@ def test_files_that_are_cut_off_are_seen(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK\x03\x04 cut off")
     (tmp_path / f".{name}").write_bytes(b"on its way")
     assert broken_files(tmp_path) == [tmp_path / name] and list(contents(tmp_path)) == [f".{name}", name]
+
+
+def test_the_reliability_page_tells_the_committed_counts() -> None:
+    plain = json.loads(RESULTS.read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert row(plain) in page and table(plain) in page
+    assert sum(one["kills"] for one in plain["commands"]) >= 50 and {one["command"] for one in plain["commands"]} == {
+        "train",
+        "pseudo-labels",
+        "predict",
+        "slide predict",
+        "label",
+    }
+    assert all(not one[name] for one in plain["commands"] for name in ("different", "broken", "failed", "lost"))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from golden import GOLDEN, RECIPES, VARIATIONS, differences, scores_of, tolerance
 
-from patch2tissue import pipeline
+from patch2tissue import training_data
 from patch2tissue.config import RunConfig
 from patch2tissue.data.patches import Patch
 
@@ -57,14 +57,14 @@ def test_scores_are_those_of_then(recipe: str, tmp_path: Path) -> None:
 
 def _shuffled_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each patch has the label of another one."""
-    original = pipeline.load_split
+    original = training_data.load_split
 
     def shuffled(*arguments: Any) -> list[Patch]:
         patches = original(*arguments)
         order = np.random.default_rng(0).permutation(len(patches))
         return [replace(patch, labels=patches[i].labels) for patch, i in zip(patches, order, strict=True)]
 
-    monkeypatch.setattr(pipeline, "load_split", shuffled)
+    monkeypatch.setattr(training_data, "load_split", shuffled)
 
 
 def _without_accumulation(config: RunConfig) -> None:

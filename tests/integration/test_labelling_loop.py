@@ -15,8 +15,9 @@ from patch2tissue.label_page.session import LabelSession
 from patch2tissue.labelling.exchange import export_table
 from patch2tissue.labelling.store import DATABASE, LabelStore
 from patch2tissue.labelling.suggest import suggest
-from patch2tissue.pipeline import run_training, training_patches
+from patch2tissue.pipeline import run_training
 from patch2tissue.tissues import load_tissue_set
+from patch2tissue.training_data import training_patches
 from patch2tissue.viewer.runs import ViewedRun, corrections_of
 from patch2tissue.viewer.scenes import find_scenes
 from patch2tissue.viewer.server import view_app

@@ -11,7 +11,7 @@ import pytest
 from patch2tissue.config import RunConfig, config_from_dict
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.predict import check_resolution
-from patch2tissue.pipeline import patients_in_both, training_patches
+from patch2tissue.training_data import patients_in_both, training_patches
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from patch2tissue.config import load_config
 from patch2tissue.data.images import write_mask
 from patch2tissue.peers.oeem import oeem_cross_entropy, train_oeem
 from patch2tissue.pfscnet.training import train_pfscnet
-from patch2tissue.pipeline import training_patches
+from patch2tissue.training_data import training_patches
 
 
 def example(seed: int, tissues: int = 3, ignored: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:

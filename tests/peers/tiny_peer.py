@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from conftest import RECIPES, TINY
 from patch2tissue.config import RunConfig, load_config
 from patch2tissue.data.patches import Patch
-from patch2tissue.pipeline import training_patches
+from patch2tissue.training_data import training_patches
 
 SIDE = 32
 

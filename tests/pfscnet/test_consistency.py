@@ -34,7 +34,7 @@ from patch2tissue.pfscnet.consistency import (
 )
 from patch2tissue.pfscnet.network import PFSCNet
 from patch2tissue.pfscnet.training import PFSCNetStage, train_pfscnet
-from patch2tissue.pipeline import training_patches
+from patch2tissue.training_data import training_patches
 
 CPU = torch.device("cpu")
 

@@ -13,11 +13,12 @@ from patch2tissue.config import EncoderConfig, RunConfig, config_from_dict
 from patch2tissue.craanet.network import load_craanet
 from patch2tissue.encoders import Encoder
 from patch2tissue.errors import ConfigError, DataError
-from patch2tissue.pipeline import run_training, training_patches
+from patch2tissue.pipeline import run_training
 from patch2tissue.pretraining.training import PretrainingStage, pretrain_encoder, start_from
 from patch2tissue.pretraining.vicreg import vicreg_loss
 from patch2tissue.pretraining.views import random_view
 from patch2tissue.run_folder import RunFolder
+from patch2tissue.training_data import training_patches
 
 
 def slow_vicreg(one: torch.Tensor, other: torch.Tensor) -> tuple[float, float, float]:

@@ -27,9 +27,10 @@ def pseudo_labels(
     from patch2tissue.data.canvas import canvas_size
     from patch2tissue.errors import ConfigError
     from patch2tissue.links import refuse_to_write_through_links
-    from patch2tissue.pipeline import make_pseudo_labels, training_patches
+    from patch2tissue.pipeline import make_pseudo_labels
     from patch2tissue.progress import console
     from patch2tissue.run_folder import RunFolder
+    from patch2tissue.training_data import training_patches
 
     folder = RunFolder(run)
     old = folder.config()
