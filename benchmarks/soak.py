@@ -35,6 +35,7 @@ import tifffile
 from PIL import Image
 from safetensors import safe_open
 
+from patch2tissue.atomic import write_text
 from patch2tissue.cores import available_cores
 from patch2tissue.data.synthetic import make_synthetic
 from patch2tissue.data.synthetic.whole_slides import WholeSlide
@@ -360,15 +361,17 @@ def main() -> None:
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         rng = random.Random(options.seed)
-        outcomes = list(Bench(Path(folder)).outcomes(options.kills, rng, options.only))
-    plain = {
-        "machine": f"{processor_name()}, {available_cores()} cores",
-        "commit": git_commit(),
-        "seed": options.seed,
-        "minutes": round((time.perf_counter() - begin) / 60, 1),
-        "commands": [asdict(outcome) for outcome in outcomes],
-    }
-    options.out.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        outcomes = []
+        for outcome in Bench(Path(folder)).outcomes(options.kills, rng, options.only):
+            outcomes.append(outcome)
+            plain = {
+                "machine": f"{processor_name()}, {available_cores()} cores",
+                "commit": git_commit(),
+                "seed": options.seed,
+                "minutes": round((time.perf_counter() - begin) / 60, 1),
+                "commands": [asdict(outcome) for outcome in outcomes],
+            }
+            write_text(options.out, json.dumps(plain, indent=2) + "\n")  # what is counted so far
     print(row(plain), table(plain), sep="\n\n")
     if not all(outcome.good for outcome in outcomes):
         sys.exit(1)

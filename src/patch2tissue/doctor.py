@@ -28,6 +28,7 @@ _IMPORT_NAMES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
     "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
 }
 """Module of a distribution where it is not the distribution's name with underscores."""
 

@@ -69,6 +69,7 @@ def test_training_tells_and_goes_on_when_there_is_room(
     assert snapshot(run / "pseudo_labels" / "masks") == snapshot(whole / "pseudo_labels" / "masks")
 
 
+@pytest.mark.slow
 def test_results_that_were_there_stay(tmp_path: Path, trained_runs: tuple[Path, Path, Path]) -> None:
     data, whole, _ = trained_runs
     run = shutil.copytree(whole, tmp_path / "run")

@@ -169,6 +169,7 @@ def test_loss_is_the_weighted_sum(tmp_path: Path, fabricate: Callable[..., Path]
     assert float(losses["loss_ce_shallow"]) == pytest.approx(each["target_shallow"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_killed_training_ends_with_the_same_weights_and_labels(
     tmp_path: Path, fabricate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,7 @@ def _same(one: RunFolder, two: RunFolder) -> None:
         assert all(file.read_bytes() == (two.round_labels(2) / kind / file.name).read_bytes() for file in made)
 
 
+@pytest.mark.slow
 def test_rounds_killed_anywhere_end_the_same(
     tmp_path: Path, fabricate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
