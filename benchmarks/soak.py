@@ -66,6 +66,9 @@ TINY = (
 )
 """Small enough for a soak; one thread, since sums of several threads may be rounded otherwise."""
 
+SHARES = {"train": 0.35, "pseudo-labels": 0.1, "predict": 0.15, "slide predict": 0.2, "label": 0.2}
+"""Of the kills that each command gets."""
+
 _CHANGES_WITH_TIME = ("environment.json", "tensorboard", "state.json", "summary.md", "lock")
 """Files, and folders of files, that tell the time or the machine."""
 
@@ -235,7 +238,7 @@ class Bench:
         self.data = folder / "data"
         make_synthetic(self.data, train=24, val=0, test=6, size=48, difficulty="easy", seed=3)
         self.slide = folder / "slide.tif"
-        pixels = WholeSlide(3000, 2600, seed=1).picture.read(0, 2600)
+        pixels = WholeSlide(1500, 1300, seed=1).picture.read(0, 1300)
         write_picture_tiff(self.slide, ArrayRows(pixels), (0.5, 0.5))
 
     def train(self, out: Path) -> list[list[str]]:
@@ -254,8 +257,7 @@ class Bench:
 
     def outcomes(self, kills: int, rng: random.Random, only: Sequence[str] | None) -> Iterator[Outcome]:
         """Soak each command."""
-        share = {"train": 0.35, "pseudo-labels": 0.1, "predict": 0.15, "slide predict": 0.2, "label": 0.2}
-        for name, part in share.items():
+        for name, part in SHARES.items():
             if only and name not in only:
                 continue
             folder = self.folder / name.replace(" ", "-")
@@ -332,6 +334,14 @@ def _keys(database: Path) -> list[str]:
         return [key for (key,) in connection.execute("SELECT key FROM answers")]
 
 
+def _with(entry: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The results file with a command's counts in place of its former ones."""
+    plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"commands": []}
+    others = {one["command"]: one for one in plain["commands"]} | {entry["command"]: entry}
+    ordered = [others[name] for name in SHARES if name in others]
+    return {"machine": f"{processor_name()}, {available_cores()} cores", "commands": ordered}
+
+
 def table(plain: dict[str, Any]) -> str:
     """The table of the documentation."""
     lines = ["| command | killed | ended | other bytes | half files | failed | lost |", "|---|" + "---:|" * 6]
@@ -364,13 +374,9 @@ def main() -> None:
         outcomes = []
         for outcome in Bench(Path(folder)).outcomes(options.kills, rng, options.only):
             outcomes.append(outcome)
-            plain = {
-                "machine": f"{processor_name()}, {available_cores()} cores",
-                "commit": git_commit(),
-                "seed": options.seed,
-                "minutes": round((time.perf_counter() - begin) / 60, 1),
-                "commands": [asdict(outcome) for outcome in outcomes],
-            }
+            seconds, begin = time.perf_counter() - begin, time.perf_counter()
+            entry = asdict(outcome) | {"commit": git_commit(), "minutes": round(seconds / 60, 1)}
+            plain = _with(entry, options.out)
             write_text(options.out, json.dumps(plain, indent=2) + "\n")  # what is counted so far
     print(row(plain), table(plain), sep="\n\n")
     if not all(outcome.good for outcome in outcomes):
