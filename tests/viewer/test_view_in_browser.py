@@ -209,6 +209,7 @@ def test_two_runs_side_by_side(page: Any, of_runs: Command) -> None:
         "test patches",
     ]
     page.keyboard.press("s")
+    page.wait_for_selector(".from:has-text('two: network')")
     assert page.locator(".from").all_inner_texts() == ["one: network", "two: network"]
     image = settled(page)
     assert sum(colour_share(image, colour) for colour in TISSUES.colors) > 0.3
