@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patch2tissue.atomic import write_text
+from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import DataError
 
 WHOLE = 2**20
@@ -87,7 +88,7 @@ def _fingerprint(file: UsedFile) -> Fingerprint:
 def write_fingerprints(path: Path, found: Iterable[Fingerprint]) -> None:
     """Write a table with the columns use, file, bytes, labels, sha256."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = TableWriter(buffer)
     writer.writerow(_COLUMNS)
     writer.writerows([one.use, one.name, one.bytes, one.labels, one.sha256] for one in found)
     write_text(path, buffer.getvalue())

@@ -226,8 +226,8 @@ def write_mask(path: Path, mask: np.ndarray, tissues: TissueSet, facts: dict[str
 def read_facts(path: Path) -> dict[str, float]:
     """The numbers that `write_mask` put into a file; empty if there are none."""
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             found = json.loads(getattr(image, "text", {}).get(_FACTS, "{}"))
         return {str(name): float(value) for name, value in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (DataError, OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -3,7 +3,7 @@
 Temperature scaling (Guo et al., ICML 2017) wants labelled pixels. There are none here, and patches of one tissue, whose
 pixels are known, are so easy that they make a network look better than it is. Instead (our reading) the temperature is
 the likeliest one if the maps of CRAANet's last epoch, which stage 2 did not learn from, were the truth in training
-patches of several tissues: the network shall be as sure as it agrees with them. `benchmarks/calibration.py` measures
+patches of several tissues: the network shall be as sure as it agrees with them. `benchmarks/trust.py` measures
 how well that works.
 """
 

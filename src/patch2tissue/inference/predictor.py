@@ -203,8 +203,9 @@ class Predictor:
         if background is not None and background.white_above is not None:
             white = white_pixels(image, background.white_above)
             mask[white], confidence[white] = background.index, 0
-        known = self.distribution is not None and distances is not None
-        familiarity = self.distribution.familiarity(distances) if known else None  # type: ignore[union-attr, arg-type]
+        familiarity = None
+        if self.distribution is not None and distances is not None:
+            familiarity = self.distribution.familiarity(distances)
         return Prediction(mask, probabilities, confidence, familiarity)
 
     def _network(self, *, observed: bool = False) -> Network:

@@ -10,7 +10,7 @@ spread (Mahalanobis distance; Lee et al., NeurIPS 2018, with the shrinkage of Le
 
 A distance alone says nothing, so it is given as its rank among the distances of training patches, each measured
 without the patients it comes from. The distance of the pixel embeddings from the tissues' prototypes was tried first;
-it does not see a change of scale, as `benchmarks/out_of_distribution.py` shows.
+it does not see a change of scale, as `benchmarks/trust.py` shows.
 """
 
 from __future__ import annotations
