@@ -92,7 +92,7 @@ def run_training(
     patches = training_patches(config)
     for shared in patients_in_both(config, patches):
         log.warning(shared)
-    if not _all_done(run, stages):
+    if not _all_done(config, run, stages):
         refuse_bad_pictures(config, patches, stages)
     record_data(run, config, patches)
     say = console.print if progress else log.info
@@ -165,11 +165,13 @@ def _differences(old: object, new: object, prefix: str = "") -> list[str]:
     return [] if old == new else [prefix.rstrip(".")]
 
 
-def _all_done(run: RunFolder, stages: Sequence[str]) -> bool:
+def _all_done(config: RunConfig, run: RunFolder, stages: Sequence[str]) -> bool:
+    """Whether nothing is left to train, comparisons that were asked for later among it."""
+    left, first = set(unfinished(config, run)), {"craanet", "cam"}
     done = {
-        "craanet": is_finished(run.craanet),
+        "craanet": not left & first,
         "pseudo": (run.pseudo_labels / "manifest.csv").is_file(),
-        "pfscnet": is_finished(run.pfscnet),
+        "pfscnet": not left - first,
     }
     return all(done[stage] for stage in stages)
 

@@ -69,12 +69,18 @@ def record_data(run: RunFolder, config: RunConfig, patches: Sequence[Patch]) -> 
     """
     files = used_files(config, patches)
     if run.data_file.is_file():
-        found = quick_changes(read_fingerprints(run.data_file), files)
+        known = read_fingerprints(run.data_file)
+        # comparisons may be asked for, or left out, later: what only they read is no change of the data
+        before, now = {one.use for one in known}, {file.use for file in files}
+        found = quick_changes([one for one in known if one.use in now], [file for file in files if file.use in before])
         if found:
             raise DataError(
                 f"{config.data.path}: the data are not those that {run.path} was begun with: {'; '.join(found)}. Put "
                 "them back, use --fresh to start again, or choose another output folder."
             )
+        added = [file for file in files if file.use not in before]
+        if added:
+            write_fingerprints(run.data_file, [*known, *fingerprints(added)])
     elif not run.craanet.exists() and not run.pretraining.exists():
         with console.status(f"Looking at {len(files)} files ..."):
             write_fingerprints(run.data_file, fingerprints(files))

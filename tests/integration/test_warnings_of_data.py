@@ -6,11 +6,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from patch2tissue.config import RunConfig, config_from_dict
+from patch2tissue.config import RunConfig, config_from_dict, load_config
+from patch2tissue.data.images import read_image, write_mask
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.predict import check_resolution
+from patch2tissue.pipeline import run_training
 from patch2tissue.training_data import patients_in_both, training_patches
 
 
@@ -53,3 +56,28 @@ def test_quite_other_resolutions_are_refused(images: float) -> None:
     check_resolution(images, None, "the images")
     with pytest.raises(ConfigError, match=r"trained at 0\.5.*Resize them"):
         check_resolution(images, 0.5, "the images")
+
+
+def test_full_supervision_that_is_asked_for_later_needs_every_mask(
+    trained_runs: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(trained_runs[0], data)
+    shutil.copytree(trained_runs[1], run)
+    changes = [f"output={run}", f"data.path={data}"]
+    config = load_config(run / "config.yaml", changes)
+    (run / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    config.comparisons.full_supervision = True
+    with pytest.raises(DataError, match="full_supervision needs a mask for every training patch; 12 have none"):
+        run_training(config, progress=False)
+    for path in sorted((data / "train").glob("*.png")):
+        size = read_image(path).shape[:2]
+        write_mask(data / "train" / "mask" / path.name, np.zeros(size, np.uint8), config.tissue_set())
+    run_training(config, progress=False)
+    assert (run / "comparisons" / "full_supervision" / "finished").is_file()
+    listed = (run / "data.csv").read_text(encoding="utf-8")
+    assert listed.count("train mask,") == 12
+    # left out again, and given once more: neither is a change of the data
+    config.comparisons.full_supervision = False
+    run_training(config, progress=False)
+    assert (run / "data.csv").read_text(encoding="utf-8") == listed
