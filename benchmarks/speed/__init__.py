@@ -1,0 +1,1 @@
+"""How fast patch2tissue is, as ratios measured in one run; `python -m benchmarks.speed` prints the table."""
