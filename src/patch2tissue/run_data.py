@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patch2tissue.config import RunConfig
 from patch2tissue.data.fingerprint import (
+    Content,
     UsedFile,
     fingerprints,
     quick_changes,
@@ -17,7 +18,6 @@ from patch2tissue.data.fingerprint import (
 from patch2tissue.data.layouts import load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
-from patch2tissue.progress import console
 from patch2tissue.run_folder import RunFolder
 
 
@@ -58,11 +58,24 @@ def _digits(patch: Patch) -> str:
     return "".join(map(str, patch.labels or ()))
 
 
-def record_data(run: RunFolder, config: RunConfig, patches: Sequence[Patch]) -> None:
+def is_recorded(run: RunFolder) -> bool:
+    """Whether `record_data` will not read the files: they were looked at, or training was begun without."""
+    return run.data_file.is_file() or run.craanet.exists() or run.pretraining.exists()
+
+
+def record_data(
+    run: RunFolder, config: RunConfig, patches: Sequence[Patch], contents: Mapping[str, Content] | None = None
+) -> None:
     """Write `data.csv` before anything is trained; when a run goes on, see whether the data are still those.
 
     Going on opens no file: names, sizes and labels are compared. A run that was begun without the table goes on
     without it, since what it was trained on is not known any more.
+
+    Args:
+        run: the run's folder.
+        config: the run.
+        patches: its training patches.
+        contents: of files that were read already, see `fingerprints`.
 
     Raises:
         DataError: if the data changed since the run was begun, or a file cannot be read.
@@ -81,6 +94,5 @@ def record_data(run: RunFolder, config: RunConfig, patches: Sequence[Patch]) -> 
         added = [file for file in files if file.use not in before]
         if added:
             write_fingerprints(run.data_file, [*known, *fingerprints(added)])
-    elif not run.craanet.exists() and not run.pretraining.exists():
-        with console.status(f"Looking at {len(files)} files ..."):
-            write_fingerprints(run.data_file, fingerprints(files))
+    elif not is_recorded(run):
+        write_fingerprints(run.data_file, fingerprints(files, contents))

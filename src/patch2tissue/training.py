@@ -32,6 +32,7 @@ from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import DataError, TrainingError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.progress import EpochProgress
+from patch2tissue.run_folder import is_finished as is_finished
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,6 @@ class Stage(ABC):
     @abstractmethod
     def finish(self, folder: Path) -> None:
         """Write what the stage is for: weights and the like."""
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a stage's folder holds a finished training."""
-    return (folder / "finished").is_file()
 
 
 def parameter_groups(network: nn.Module, settings: OptimiserConfig) -> list[dict[str, Any]]:
