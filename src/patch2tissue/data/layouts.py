@@ -153,7 +153,8 @@ def load_split(root: Path, split: str, tissues: TissueSet, layout: str = "auto")
         files = image_files(image_folder(folder))
         labels = _labels_in_names(files, layout, tissues, needs_labels)
     masks = mask_files(folder)
-    by_place = {os.path.normpath(path): values for path, values in labels.items()}
+    same: dict[tuple[int, ...], tuple[int, ...]] = {}  # patches of one label share it
+    by_place = {os.path.normpath(path): same.setdefault(values, values) for path, values in labels.items()}
     patches = [_patch(path, by_place.get(os.path.normpath(path)), masks.get(path.stem)) for path in files]
     return _checked(patches, folder if layout != "csv" or table is None else table, needs_labels)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import os.path
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Patch:
     """One image with what is known of it.
+
+    A data set has a hundred thousand of them, so each keeps the name of its file, and shares all else with others; a
+    `Path` takes several times as much and is made when it is asked for.
 
     Attributes:
         path: image file.
@@ -22,12 +28,68 @@ class Patch:
         slide: slide identifier if the name tells it.
     """
 
-    path: Path
-    name: str
-    labels: tuple[int, ...] | None = None
-    mask: Path | None = None
-    patient: str | None = None
-    slide: str | None = None
+    _folder: str
+    _file: str
+    _name: str | None
+    labels: tuple[int, ...] | None
+    _mask: tuple[str, str] | None
+    patient: str | None
+    slide: str | None
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        labels: tuple[int, ...] | None = None,
+        mask: Path | None = None,
+        patient: str | None = None,
+        slide: str | None = None,
+    ) -> None:
+        folder, file = os.path.split(path)
+        values = {
+            "_folder": sys.intern(folder),
+            "_file": file,
+            "_name": None if name == stem_of(file) else name,
+            "labels": labels,
+            "_mask": None if mask is None else _shared(os.path.split(mask), file),
+            "patient": None if patient is None else sys.intern(patient),
+            "slide": None if slide is None else sys.intern(slide),
+        }
+        for field, value in values.items():
+            object.__setattr__(self, field, value)
+
+    @property
+    def path(self) -> Path:
+        """The image file."""
+        return Path(self._folder, self._file)
+
+    @property
+    def name(self) -> str:
+        """Its name without extension."""
+        return stem_of(self._file) if self._name is None else self._name
+
+    @property
+    def mask(self) -> Path | None:
+        """The mask file, None if there is none."""
+        return None if self._mask is None else Path(*self._mask)
+
+    def __repr__(self) -> str:
+        return f"Patch({str(self.path)!r}, {self.name!r}, {self.labels})"
+
+
+def stem_of(file: str) -> str:
+    """A file name without its extension, as `Path.stem` gives it.
+
+    >>> stem_of("a.b.png"), stem_of(".hidden"), stem_of("none.")
+    ('a.b', '.hidden', 'none.')
+    """
+    dot = file.rfind(".")
+    return file[:dot] if 0 < dot < len(file) - 1 else file
+
+
+def _shared(mask: tuple[str, str], file: str) -> tuple[str, str]:
+    """Folder and file of a mask, the strings shared with other patches and with the picture where they are the same."""
+    return sys.intern(mask[0]), file if mask[1] == file else mask[1]
 
 
 def shared_patients(one: Iterable[Patch], other: Iterable[Patch]) -> dict[str, tuple[list[Patch], list[Patch]]]:
