@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from patch2tissue.config import RunConfig
 from patch2tissue.data.fingerprint import (
     Content,
     UsedFile,
+    each_fingerprint,
     fingerprints,
     quick_changes,
     read_fingerprints,
@@ -22,6 +23,11 @@ from patch2tissue.run_folder import RunFolder
 
 
 def used_files(config: RunConfig, patches: Sequence[Patch]) -> list[UsedFile]:
+    """See `each_used_file`."""
+    return list(each_used_file(config, patches))
+
+
+def each_used_file(config: RunConfig, patches: Sequence[Patch]) -> Iterator[UsedFile]:
     """Every file that training with this configuration reads; masks only where it reads masks.
 
     Args:
@@ -32,19 +38,21 @@ def used_files(config: RunConfig, patches: Sequence[Patch]) -> list[UsedFile]:
         DataError: if the validation split is needed and unusable.
     """
     root = Path(config.data.path)
-    files = [UsedFile("train", patch.path, _name(patch.path, root), _digits(patch)) for patch in patches]
+    for patch in patches:
+        yield UsedFile("train", patch.path, _name(patch.path, root), _digits(patch))
     if config.comparisons.full_supervision:
-        files += [UsedFile("train mask", p.mask, _name(p.mask, root)) for p in patches if p.mask is not None]
+        for patch in patches:
+            if patch.mask is not None:
+                yield UsedFile("train mask", patch.mask, _name(patch.mask, root))
     if config.selection == "validation_masks":
         for patch in load_split(root, "val", config.tissue_set(), config.data.layout):
             if patch.mask is not None:
-                files.append(UsedFile("val", patch.path, _name(patch.path, root)))
-                files.append(UsedFile("val mask", patch.mask, _name(patch.mask, root)))
+                yield UsedFile("val", patch.path, _name(patch.path, root))
+                yield UsedFile("val mask", patch.mask, _name(patch.mask, root))
     for section, encoder in (("craanet", config.craanet.encoder), ("pfscnet", config.pfscnet.encoder)):
         if encoder is not None and encoder.weights is not None:
             weights = Path(encoder.weights)
-            files.append(UsedFile(f"{section}.encoder.weights", weights, weights.name, whole=True))
-    return files
+            yield UsedFile(f"{section}.encoder.weights", weights, weights.name, whole=True)
 
 
 def _name(path: Path, root: Path) -> str:
@@ -80,8 +88,8 @@ def record_data(
     Raises:
         DataError: if the data changed since the run was begun, or a file cannot be read.
     """
-    files = used_files(config, patches)
     if run.data_file.is_file():
+        files = used_files(config, patches)
         known = read_fingerprints(run.data_file)
         # comparisons may be asked for, or left out, later: what only they read is no change of the data
         before, now = {one.use for one in known}, {file.use for file in files}
@@ -95,4 +103,4 @@ def record_data(
         if added:
             write_fingerprints(run.data_file, [*known, *fingerprints(added)])
     elif not is_recorded(run):
-        write_fingerprints(run.data_file, fingerprints(files, contents))
+        write_fingerprints(run.data_file, each_fingerprint(each_used_file(config, patches), contents))

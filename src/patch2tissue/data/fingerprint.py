@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -82,8 +82,13 @@ def fingerprints(files: Sequence[UsedFile], contents: Mapping[str, Content] | No
     Raises:
         DataError: if a file cannot be read.
     """
+    return list(each_fingerprint(files, contents))
+
+
+def each_fingerprint(files: Iterable[UsedFile], contents: Mapping[str, Content] | None = None) -> Iterator[Fingerprint]:
+    """As `fingerprints`, one by one."""
     known = contents or {}
-    return list(in_threads(lambda file: _fingerprint(file, known.get(str(file.path))), files))
+    return in_threads(lambda file: _fingerprint(file, known.get(str(file.path))), files)
 
 
 def _fingerprint(file: UsedFile, known: Content | None) -> Fingerprint:
@@ -154,7 +159,7 @@ def changes(then: Sequence[Fingerprint], now: Sequence[Fingerprint]) -> list[str
     return lines
 
 
-def quick_changes(then: Sequence[Fingerprint], files: Sequence[UsedFile]) -> list[str]:
+def quick_changes(then: Sequence[Fingerprint], files: Iterable[UsedFile]) -> list[str]:
     """What differs by names, sizes and labels alone, in words: no file is opened.
 
     Raises:

@@ -32,7 +32,8 @@ class Patch:
     _file: str
     _name: str | None
     labels: tuple[int, ...] | None
-    _mask: tuple[str, str] | None
+    _mask_folder: str | None
+    _mask_file: str | None
     patient: str | None
     slide: str | None
 
@@ -46,17 +47,44 @@ class Patch:
         slide: str | None = None,
     ) -> None:
         folder, file = os.path.split(path)
-        values = {
-            "_folder": sys.intern(folder),
-            "_file": file,
-            "_name": None if name == stem_of(file) else name,
-            "labels": labels,
-            "_mask": None if mask is None else _shared(os.path.split(mask), file),
-            "patient": None if patient is None else sys.intern(patient),
-            "slide": None if slide is None else sys.intern(slide),
-        }
-        for field, value in values.items():
-            object.__setattr__(self, field, value)
+        self._fill(sys.intern(folder), file, None if name == stem_of(file) else name, labels, mask, patient, slide)
+
+    @classmethod
+    def in_folder(
+        cls,
+        folder: str,
+        file: str,
+        labels: tuple[int, ...] | None = None,
+        mask: Path | None = None,
+        patient: str | None = None,
+        slide: str | None = None,
+    ) -> Patch:
+        """The patch `file` of a folder, without a `Path` on the way."""
+        patch = object.__new__(cls)
+        patch._fill(folder, file, None, labels, mask, patient, slide)
+        return patch
+
+    def _fill(
+        self,
+        folder: str,
+        file: str,
+        name: str | None,
+        labels: tuple[int, ...] | None,
+        mask: Path | None,
+        patient: str | None,
+        slide: str | None,
+    ) -> None:
+        given = None if mask is None else os.path.split(mask)
+        put = object.__setattr__
+        put(self, "_folder", folder)
+        put(self, "_file", file)
+        put(self, "_name", name)
+        put(self, "labels", labels)
+        # of a mask of the same file name only the folder is kept
+        put(self, "_mask_folder", None if given is None else sys.intern(given[0]))
+        put(self, "_mask_file", None if given is None or given[1] == file else given[1])
+        put(self, "patient", None if patient is None else sys.intern(patient))
+        put(self, "slide", None if slide is None else sys.intern(slide))
 
     @property
     def path(self) -> Path:
@@ -71,7 +99,7 @@ class Patch:
     @property
     def mask(self) -> Path | None:
         """The mask file, None if there is none."""
-        return None if self._mask is None else Path(*self._mask)
+        return None if self._mask_folder is None else Path(self._mask_folder, self._mask_file or self._file)
 
     def __repr__(self) -> str:
         return f"Patch({str(self.path)!r}, {self.name!r}, {self.labels})"
@@ -85,11 +113,6 @@ def stem_of(file: str) -> str:
     """
     dot = file.rfind(".")
     return file[:dot] if 0 < dot < len(file) - 1 else file
-
-
-def _shared(mask: tuple[str, str], file: str) -> tuple[str, str]:
-    """Folder and file of a mask, the strings shared with other patches and with the picture where they are the same."""
-    return sys.intern(mask[0]), file if mask[1] == file else mask[1]
 
 
 def shared_patients(one: Iterable[Patch], other: Iterable[Patch]) -> dict[str, tuple[list[Patch], list[Patch]]]:

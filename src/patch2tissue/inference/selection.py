@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+import os
+import os.path
+from collections.abc import Sequence
 from pathlib import Path
 
 from patch2tissue.data.images import IMAGE_EXTENSIONS
@@ -22,11 +24,14 @@ def find_images(inputs: Sequence[Path | str]) -> list[Path]:
     Raises:
         DataError: if an input matches nothing, or two images would be written under the same name.
     """
-    found = [path for item in inputs for path in _expand(item)]
-    by_place: dict[Path, Path] = {}
-    for path in found:
-        by_place.setdefault(_place(path), path)
-    unique = list(by_place.values())
+    unique: list[Path] = []
+    places: set[tuple[str, str]] = set()
+    real: dict[str, str] = {}
+    for path in (path for item in inputs for path in _expand(item)):
+        place = _place(path, real)
+        if place not in places:
+            places.add(place)
+            unique.append(path)
     if not unique:
         raise DataError("No images were given. Name files, folders or quoted patterns such as 'slides/*.tif'.")
     names: dict[str, Path] = {}
@@ -40,9 +45,17 @@ def find_images(inputs: Sequence[Path | str]) -> list[Path]:
     return unique
 
 
-def _place(path: Path) -> Path:
-    """Where a file lies, without following a link that it is itself: links with names of their own are images, too."""
-    return path.parent.resolve() / path.name
+def _place(path: Path, real: dict[str, str]) -> tuple[str, str]:
+    """Folder and name of a file, without following a link that it is itself: links are images, too.
+
+    Args:
+        path: the file.
+        real: folders by the names they go by, where known; each is looked up once.
+    """
+    folder, name = os.path.split(path)
+    if folder not in real:
+        real[folder] = os.path.realpath(folder)
+    return real[folder], name
 
 
 def _expand(item: Path | str) -> list[Path]:
@@ -63,18 +76,22 @@ def _expand(item: Path | str) -> list[Path]:
     return matches
 
 
-def refuse_overwriting(files: Iterable[Path], out: Path) -> None:
+def refuse_overwriting(files: Sequence[Path], out: Path) -> None:
     """Make sure that no result replaces one of the images themselves, such as a `NAME_mask.png` drawn by hand.
 
     Raises:
         DataError: if one would.
     """
-    inputs = {_place(path): path for path in files}
-    for path in inputs.values():
+    real: dict[str, str] = {}
+    folder = os.path.realpath(out)
+    # only an image that lies in the folder for the results can be replaced
+    within = {name for place, name in (_place(path, real) for path in files) if place == folder}
+    if not within:
+        return
+    for path in files:
         for ending in RESULTS:
-            target = out / f"{path.stem}{ending}"
-            if _place(target) in inputs:
+            if f"{path.stem}{ending}" in within:
                 raise DataError(
-                    f"{target}: is among the images, and the result of {path.name} would replace it. Choose another "
-                    "folder for the results."
+                    f"{out / f'{path.stem}{ending}'}: is among the images, and the result of {path.name} would replace "
+                    "it. Choose another folder for the results."
                 )
