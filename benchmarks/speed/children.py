@@ -57,10 +57,13 @@ def run_measured(arguments: Sequence[str | Path], options: Options) -> Finished:
         process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=said, stderr=said, env=environment(options))
         status = Path(f"/proc/{process.pid}/status")
         anonymous = resident = 0
-        while process.poll() is None:
-            held = _memory(status)
-            anonymous, resident = max(anonymous, held.get("RssAnon", 0)), max(resident, held.get("VmHWM", 0))
-            time.sleep(_EVERY)
+        try:
+            while process.poll() is None:
+                held = _memory(status)
+                anonymous, resident = max(anonymous, held.get("RssAnon", 0)), max(resident, held.get("VmHWM", 0))
+                time.sleep(_EVERY)
+        finally:
+            process.kill()  # if we are interrupted
         seconds = time.perf_counter() - started
         if process.returncode != 0:
             said.seek(0)

@@ -36,7 +36,8 @@ def run(options: Options) -> Section:
     with tempfile.TemporaryDirectory(prefix="patch2tissue-scale-") as name:
         drawn = draw(Path(name) / "drawn", min(DISTINCT, sizes[0]))
         for count in sizes:
-            for command, finished in _measured(Path(name) / str(count), drawn, count, options).items():
+            measured = _measured(Path(name) / str(count), drawn, count, options, cached=count != sizes[-1])
+            for command, finished in measured.items():
                 found[command].append(finished)
     exponents = {command: slope(sizes, [one.seconds for one in found[command]]) for command in COMMANDS}
     last = {command: slope(sizes[-2:], [one.seconds for one in found[command][-2:]]) for command in COMMANDS}
@@ -112,8 +113,10 @@ def _removed(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _measured(folder: Path, drawn: Sequence[Path], count: int, options: Options) -> dict[str, Finished]:
-    """Run the commands on so many patches."""
+def _measured(
+    folder: Path, drawn: Sequence[Path], count: int, options: Options, *, cached: bool
+) -> dict[str, Finished]:
+    """Run the commands on so many patches; `cached`: also train once with decoded pictures kept in memory."""
     with _removed(folder):
         spread(drawn, folder / "data" / "train", count)
         recipes = {cache: folder / f"cache-{cache}.yaml" for cache in (True, False)}
@@ -121,15 +124,15 @@ def _measured(folder: Path, drawn: Sequence[Path], count: int, options: Options)
             plain = recipe(folder / "data", folder / f"run-{cache}", options, cache=cache)
             path.write_text(yaml.safe_dump(plain), encoding="utf-8")
         run_folder = folder / "run-False"
-        return {
-            "craanet_with_cache": run_measured(["train", recipes[True], "--stage", "craanet"], options),
-            "craanet": run_measured(["train", recipes[False], "--stage", "craanet"], options),
-            "pseudo_labels": run_measured(["pseudo-labels", run_folder], options),
-            "pfscnet": run_measured(["train", recipes[False], "--stage", "pfscnet"], options),
-            "predict": run_measured(
-                ["predict", run_folder, folder / "data" / "train", "--out", folder / "maps"], options
-            ),
+        work = {
+            "craanet": ["train", recipes[False], "--stage", "craanet"],
+            "pseudo_labels": ["pseudo-labels", run_folder],
+            "pfscnet": ["train", recipes[False], "--stage", "pfscnet"],
+            "predict": ["predict", run_folder, folder / "data" / "train", "--out", folder / "maps"],
         }
+        if cached:
+            work["craanet_with_cache"] = ["train", recipes[True], "--stage", "craanet"]
+        return {command: run_measured(words, options) for command, words in work.items()}
 
 
 def recipe(data: Path, output: Path, options: Options, *, cache: bool) -> dict[str, Any]:
@@ -145,16 +148,17 @@ def recipe(data: Path, output: Path, options: Options, *, cache: bool) -> dict[s
                 "options": {"channels": [8, 16, 32, 64], "stem_width": 8},
             },
             "epochs": 1,
-            "batch_size": 32,
+            "batch_size": 64,
         },
         "pseudo_labels": {"scales": [1.0], "symmetries": False},
         "pfscnet": {
             "init": "craanet",
             "epochs": 1,
-            "batch_size": 32,
+            "batch_size": 64,
             "decoder_channels": 16,
             "contrast": {"dimensions": 8, "anchors": 64, "bank": 32},
+            "dense_energy": {"samples": 8},
         },
-        "inference": {"batch_size": 32},
+        "inference": {"batch_size": 64},
         "hardware": {"device": options.device.type, "workers": 0, "threads": options.threads},
     }

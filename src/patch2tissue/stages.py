@@ -12,7 +12,7 @@ import numpy as np
 
 from patch2tissue.config import RunConfig
 from patch2tissue.craanet.training import train_craanet
-from patch2tissue.data.patches import Patch
+from patch2tissue.data.patches import Patch, PatchFiles
 from patch2tissue.errors import DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.inference.training_distribution import DISTRIBUTION_FILE, learn_distribution
@@ -64,8 +64,8 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], s
         raise DataError(
             f"{run.pseudo_labels}: there are no pseudo labels yet. Run `patch2tissue train` without --stage."
         )
-    masks = [run.pseudo_labels / "masks" / f"{patch.name}.png" for patch in patches]
-    confidences = [run.pseudo_labels / "confidence" / f"{patch.name}.png" for patch in patches]
+    masks = PatchFiles(run.pseudo_labels / "masks", patches)
+    confidences = PatchFiles(run.pseudo_labels / "confidence", patches)
     validate = _validation(config) if config.selection == "validation_masks" else None
     train_rounds(config, run, patches, side=side, validate=validate)
     if config.comparisons.cross_entropy_only:
@@ -84,7 +84,7 @@ def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], s
         train_pfscnet(
             config,
             patches,
-            [run.pseudo_labels / "variants" / "cam" / f"{patch.name}.png" for patch in patches],
+            PatchFiles(run.pseudo_labels / "variants" / "cam", patches),
             run.comparison("cam_pipeline"),
             side=side,
             title="CAM pipeline",

@@ -47,7 +47,8 @@ def image_names(folder: Path) -> list[str]:
         ]
     names.sort()
     for name in names:
-        refuse_bad_name(folder / name)
+        if not name.isascii():  # a Path of each would also keep each name in Python's table of known texts
+            refuse_bad_name(folder / name)
     return names
 
 

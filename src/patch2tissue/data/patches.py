@@ -6,9 +6,10 @@ import os
 import os.path
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -89,7 +90,8 @@ class Patch:
     @property
     def path(self) -> Path:
         """The image file."""
-        return Path(self._folder, self._file)
+        # as one text: its parts are then texts of the Path, which Python's table of known texts drops with it
+        return Path(os.path.join(self._folder, self._file))  # noqa: PTH118
 
     @property
     def name(self) -> str:
@@ -99,17 +101,44 @@ class Patch:
     @property
     def mask(self) -> Path | None:
         """The mask file, None if there is none."""
-        return None if self._mask_folder is None else Path(self._mask_folder, self._mask_file or self._file)
+        if self._mask_folder is None:
+            return None
+        return Path(os.path.join(self._mask_folder, self._mask_file or self._file))  # noqa: PTH118
 
     def __repr__(self) -> str:
         return f"Patch({str(self.path)!r}, {self.name!r}, {self.labels})"
 
 
+class PatchFiles(Sequence[Path]):
+    """A file of the same name for each patch, `folder/NAME.png`: nothing is kept but the folder.
+
+    Args:
+        folder: where they are.
+        patches: the patches.
+    """
+
+    def __init__(self, folder: Path, patches: Sequence[Patch]) -> None:
+        self._folder, self._patches = folder, patches
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> PatchFiles: ...
+    def __getitem__(self, index: int | slice) -> Path | PatchFiles:
+        """The file of one patch, or the files of some."""
+        if isinstance(index, slice):
+            return PatchFiles(self._folder, self._patches[index])
+        return self._folder / f"{self._patches[index].name}.png"
+
+
 def stem_of(file: str) -> str:
     """A file name without its extension, as `Path.stem` gives it.
 
-    >>> stem_of("a.b.png"), stem_of(".hidden"), stem_of("none.")
-    ('a.b', '.hidden', 'none.')
+    >>> stem_of("a.b.png"), stem_of(".hidden")
+    ('a.b', '.hidden')
     """
     dot = file.rfind(".")
     return file[:dot] if 0 < dot < len(file) - 1 else file

@@ -22,7 +22,7 @@ from patch2tissue.inference.familiarity import Familiarity, unlike_training
 from patch2tissue.inference.image_result import ImageResult
 from patch2tissue.inference.overlay import overlay_picture
 from patch2tissue.inference.predictor import Prediction, Predictor
-from patch2tissue.inference.selection import find_images, refuse_overwriting
+from patch2tissue.inference.selection import find_images, find_names, refuse_overwriting
 from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.progress import track
 from patch2tissue.run_folder import RunFolder
@@ -87,9 +87,9 @@ def predict_images(
     """
     if um_per_pixel is not None and not (um_per_pixel > 0 and math.isfinite(um_per_pixel)):
         raise ConfigError(f"The resolution in µm per pixel is a number above 0, not {um_per_pixel}.")
-    files = find_images(images)
+    names = find_names(images)
     out = Path(out)
-    refuse_overwriting(files, out)
+    refuse_overwriting(names, out)
     predictor = Predictor.from_run(run, network=network, symmetries=symmetries, gate=gate, device=device)
     tissues = predictor.tissues
     resolution = um_per_pixel or tissues.um_per_pixel
@@ -100,9 +100,6 @@ def predict_images(
         raise DataError(f"{out}: cannot be made a folder: {error.strerror or error}.") from None
     refuse_to_write_through_links(out)
     remove_abandoned(out, below=False)
-    # what is kept of each of many images is its name: a Path takes several times as much
-    names = [str(path) for path in files]
-    del files
     results: dict[str, ImageResult] = {}
 
     def read(path: Path) -> np.ndarray | ImageResult:
