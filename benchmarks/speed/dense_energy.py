@@ -8,6 +8,7 @@ against it, since the loss is normalised by the same lattice.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,7 +159,7 @@ def _time_at(error: float, curve: list[dict[str, Any]]) -> float | None:
     """Milliseconds per image at which displacements reach an error, between two points of the curve; None beyond it."""
     rows = [row for row in curve if row["form"].startswith("displacements") and "grid" not in row["form"]]
     points = sorted((row["gradient_error"], row["ms_per_image"]) for row in rows)
-    for (low, slow), (high, fast) in zip(points, points[1:], strict=False):
+    for (low, slow), (high, fast) in itertools.pairwise(points):
         if low <= error <= high:
             place = (math.log(error) - math.log(low)) / (math.log(high) - math.log(low))
             return math.exp(math.log(slow) + place * (math.log(fast) - math.log(slow)))

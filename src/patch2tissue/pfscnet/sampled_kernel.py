@@ -7,8 +7,8 @@ Two ways to evaluate a part of the kernel:
   Horvitz & Thompson]. Each pixel meets two neighbours per step, and they lie where the kernel is large.
 - *rows*: a random choice of pixels against all others, counted N/n times.
 
-For the same time displacements are several times more precise (`python -m benchmarks.speed --only dense_energy`), since a row spends most of
-its work on pixels far away.
+For the same time displacements are several times more precise, since a row spends most of its work on pixels far away
+(`python -m benchmarks.speed --only dense_energy`).
 """
 
 from __future__ import annotations
