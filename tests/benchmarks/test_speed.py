@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
+import json
 
 import pytest
 import torch
-
-from benchmarks.speed.__main__ import merged
+from benchmarks.speed.__main__ import RESULTS, merged
 from benchmarks.speed.harness import Options, Section, interleaved, ratio
 from benchmarks.speed.lattice import compiler, lattice_filter
+from benchmarks.speed.page import PAGE, WORDS, filled
+
 from patch2tissue.gaussian_kernel import filter_all, pixel_features
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_things_are_timed_in_turn_after_their_warm_up() -> None:
@@ -54,7 +54,27 @@ def test_lattice_is_near_the_exact_kernel_but_for_its_scale() -> None:
     assert ((found - exact).norm() / exact.norm()).item() < 0.1
 
 
-@pytest.mark.parametrize("part", ["dense_energy", "pixel_contrast", "accumulation", "training"])
+def test_tables_of_the_page_are_those_of_the_committed_figures() -> None:
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    text = PAGE.read_text(encoding="utf-8")
+    assert "<!-- table: figures -->" in text
+    assert filled(text, results) == text
+
+
+def test_page_has_a_name_for_every_figure() -> None:
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert {key.removeprefix("gpu.") for key in results["targets"]} <= set(WORDS)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "dense_energy",
+        "pixel_contrast",
+        pytest.param("accumulation", marks=pytest.mark.slow),
+        pytest.param("training", marks=pytest.mark.slow),
+    ],
+)
 def test_quick_form_gives_the_figures(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = Options(CPU, torch.get_num_threads(), repeats=1, quick=True)
     section = importlib.import_module(f"benchmarks.speed.{part}").run(options)
