@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from patch2tissue.atomic import atomic_path, write_text
 from patch2tissue.config import HardwareConfig, OptimiserConfig
+from patch2tissue.cores import keep_freed_memory, release_memory
 from patch2tissue.data.augment import shift_stain
 from patch2tissue.data.datasets import EpochSampler
 from patch2tissue.data.tables import TableWriter
@@ -145,9 +146,11 @@ def fit(
         return
     folder.mkdir(parents=True, exist_ok=True)
     set_threads(hardware)
+    keep_freed_memory()
     fabric = make_fabric(hardware, folder)
     stage.network.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(parameter_groups(stage.network, settings))
+    # one pass over each parameter instead of a dozen
+    optimiser = torch.optim.AdamW(parameter_groups(stage.network, settings), fused=fabric.device.type != "mps")
     network, optimiser = fabric.setup(stage.network, optimiser)
     stage.move_to(fabric.device)
     steps = settings.epochs * len(loader)
@@ -202,6 +205,7 @@ def fit(
     write_curves(folder / "metrics.csv", history)
     for logger in fabric.loggers:
         logger.finalize("success")
+    release_memory()
     stage.finish(folder)
     write_text(folder / "finished", "")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
