@@ -50,8 +50,9 @@ def run(options: Options) -> Section:
         details: dict[str, Any] = {
             "patches": {"train": train, "test": test},
             "epochs": {"craanet": config.craanet.epochs, "pfscnet": config.pfscnet.epochs},
+            "passes": often,
             "gflop_per_patch": {stage: round(value / 1e9, 2) for stage, value in per_patch.items()},
-            "pflop": {stage: round(value / 1e15, 1) for stage, value in total.items()},
+            "pflop": {stage: round(value / 1e15, 2) for stage, value in total.items()},
         }
         if measured:
             seconds = measured_seconds(config, options)

@@ -32,6 +32,8 @@ WORDS = {
     "cli.first_bar_seconds": "first progress bar, seconds",
     "scale.time_exponent": "time from 1,000 to 100,000 patches, exponent",
     "scale.peak_memory_ratio": "memory at 100,000 patches over that at 1,000",
+    "data_sets.luad-histoseg.gpu_hours": "LUAD-HistoSeg, both stages, GPU hours",
+    "data_sets.bcss-wsss.gpu_hours": "BCSS-WSSS, both stages, GPU hours",
 }
 _SHARES = ("share", "gradient_error", "gradient_bias")
 
@@ -66,7 +68,55 @@ def _dense_energy(results: Mapping[str, Any]) -> str:
     return markdown(["form", "ms per image", "time, exact = 1", "gradient error, %"], rows, right=[1, 2, 3])
 
 
-TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"figures": _figures, "dense_energy": _dense_energy}
+_COMMANDS = {
+    "craanet": "`train`, CRAANet",
+    "pseudo_labels": "`pseudo-labels`",
+    "pfscnet": "`train`, PFSCNet",
+    "predict": "`predict`",
+    "craanet_with_cache": "`train`, CRAANet, pictures kept in memory",
+}
+
+
+def _startup(results: Mapping[str, Any]) -> str:
+    seconds = results["details"]["startup"]["seconds"]
+    whole = {"python": "Python itself", "import torch": "`import torch`", "--help": "`patch2tissue --help`"}
+    rows = [[whole.get(name, f"first bar of `{name}`"), f"{value:.2f}"] for name, value in seconds.items()]
+    return markdown(["", "seconds"], rows, right=[1])
+
+
+def _scale(results: Mapping[str, Any]) -> str:
+    found = results["details"]["scale"]
+    rows = []
+    for command, name in _COMMANDS.items():
+        seconds, mib = found["seconds"][command], found["peak_anonymous_mib"][command]
+        cells = [f"{seconds[place]:.0f} s, {mib[place]:.0f} MiB" for place in range(len(seconds))]
+        cells += ["not run"] * (len(found["patches"]) - len(seconds))
+        exponents = (found[kind].get(command) for kind in ("time_exponent", "time_exponent_of_the_last_two"))
+        grown = found["peak_memory_ratio"].get(command)
+        rows.append([name, *cells, *("" if value is None else f"{value:.2f}" for value in (*exponents, grown))])
+    columns = ["", *(f"{count:,} patches" for count in found["patches"]), "exponent", "of the last two", "memory"]
+    return markdown(columns, rows, right=range(1, len(columns)))
+
+
+def _data_sets(results: Mapping[str, Any]) -> str:
+    rows = []
+    for name in ("luad-histoseg", "bcss-wsss"):
+        found = results["details"]["data_sets"][name]
+        for stage in ("craanet", "pseudo_labels", "pfscnet", "predict"):
+            times, work = found["passes"][stage], found["gflop_per_patch"][stage]
+            rows.append([name, _COMMANDS[stage], f"{times:,}", f"{work:.1f}", f"{found['gpu_hours'][stage]:.2g}"])
+        days = f"{found['cpu_days']:.1f} days on this CPU" if "cpu_days" in found else ""
+        rows.append([name, "all", "", days, f"{sum(found['gpu_hours'].values()):.2g}"])
+    return markdown(["data set", "stage", "patches × epochs", "GFLOP for one", "GPU hours"], rows, right=[2, 3, 4])
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "figures": _figures,
+    "dense_energy": _dense_energy,
+    "startup": _startup,
+    "scale": _scale,
+    "data_sets": _data_sets,
+}
 
 
 def filled(text: str, results: Mapping[str, Any]) -> str:
