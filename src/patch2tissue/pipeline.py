@@ -18,6 +18,7 @@ from patch2tissue.atomic import remove_abandoned, write_text
 from patch2tissue.config import RunConfig, load_config
 from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.fingerprint import Content
+from patch2tissue.data.patches import Patch
 from patch2tissue.data.tables import TableWriter
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError, WriteError
@@ -69,12 +70,7 @@ def run_training(
     patches = training_patches(config)
     for shared in patients_in_both(config, patches):
         log.warning(shared)
-    contents: dict[str, Content] | None = None if is_recorded(run) else {}
-    longest = None
-    if not _all_done(config, run, stages):
-        longest = refuse_bad_pictures(config, patches, stages, contents, progress=progress)
-    record_data(run, config, patches, contents)
-    side = canvas_size(patches, config.data.patch_size, longest)
+    side = _look_at_data(config, run, patches, stages, progress=progress)
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
     with console.status("Loading the networks ..."):
@@ -83,6 +79,18 @@ def run_training(
     train_stages(config, run, patches, side, stages, progress=progress)
     collect_curves(run)
     return run
+
+
+def _look_at_data(
+    config: RunConfig, run: RunFolder, patches: Sequence[Patch], stages: Sequence[str], *, progress: bool
+) -> int:
+    """Read the pictures before anything is trained, and write down what they are; returns the side of the canvas."""
+    contents: dict[str, Content] | None = None if is_recorded(run) else {}
+    longest = None
+    if not _all_done(config, run, stages):
+        longest = refuse_bad_pictures(config, patches, stages, contents, progress=progress)
+    record_data(run, config, patches, contents)
+    return canvas_size(patches, config.data.patch_size, longest)
 
 
 def remove_run(run: RunFolder) -> None:
