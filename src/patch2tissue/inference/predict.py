@@ -69,6 +69,7 @@ def predict_images(
     symmetries: bool | None = None,
     gate: float | None = None,
     device: str | None = None,
+    engine: str | None = None,
     um_per_pixel: float | None = None,
     overlay: bool = True,
     confidence: bool = True,
@@ -88,9 +89,10 @@ def predict_images(
         images: files, folders or glob patterns.
         out: folder for the results.
         network: `full_method`, or the name of a comparison.
-        symmetries: see `Predictor.from_run`; likewise gate and device.
+        symmetries: see `Predictor.from_run`; likewise gate, device and engine.
         gate: see `Predictor.from_run`.
         device: see `Predictor.from_run`.
+        engine: see `Predictor.from_run`.
         um_per_pixel: resolution of the images in µm per pixel; None: that of the tissue set, if it has one.
         overlay: write overlays.
         confidence: write confidence pictures: uint8 [H, W], 255 times the probability of the pixel's tissue, 0 in
@@ -104,14 +106,14 @@ def predict_images(
 
     Raises:
         DataError: if the run or the selection of images is unusable, or a result would replace one of the images.
-        ConfigError: if the device is not there, or the gate or the resolution makes no sense.
+        ConfigError: if the device or the engine is not there, or the gate or the resolution makes no sense.
     """
     if um_per_pixel is not None and not (um_per_pixel > 0 and math.isfinite(um_per_pixel)):
         raise ConfigError(f"The resolution in µm per pixel is a number above 0, not {um_per_pixel}.")
     files = find_images(images)
     out = Path(out)
     refuse_overwriting(files, out)
-    predictor = Predictor.from_run(run, network=network, symmetries=symmetries, gate=gate, device=device)
+    predictor = Predictor.from_run(run, network=network, symmetries=symmetries, gate=gate, device=device, engine=engine)
     tissues = predictor.tissues
     resolution = um_per_pixel or tissues.um_per_pixel
     check_resolution(um_per_pixel, tissues.um_per_pixel, "the images")
