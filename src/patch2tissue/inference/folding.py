@@ -18,7 +18,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 log = logging.getLogger(__name__)
@@ -109,17 +109,22 @@ def _pairs(network: nn.Module, forward: Callable[[], object]) -> list[tuple[str,
     ]
 
 
-class _Reads(TorchDispatchMode):
-    """Counts how often each tensor is read by an operation."""
+class _Reads(TorchFunctionMode):
+    """Counts how often each tensor is read by a function that makes tensors of it.
+
+    (A mode of what these functions call in turn would do as well, but would load the compiler of torch.)
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.times: Counter[int] = Counter()
         self._kept: list[Tensor] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.note((args, kwargs))
-        return func(*args, **(kwargs or {}))
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if any(isinstance(value, Tensor) for value in tree_leaves(made)):  # not when asked for a shape
+            self.note((args, kwargs))
+        return made
 
     def note(self, values: object) -> None:
         """Count the tensors in values."""

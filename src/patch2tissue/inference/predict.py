@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
-from patch2tissue.data.images import image_size, read_facts, read_image, read_mask, write_mask
+from patch2tissue.data.images import pixel_count, read_facts, read_image, read_mask, write_mask
 from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.areas import TissueArea, tissue_areas, write_areas
 from patch2tissue.inference.confidence import LEVELS, write_confidence
 from patch2tissue.inference.familiarity import Familiarity, unlike_training
 from patch2tissue.inference.overlay import overlay_picture
+from patch2tissue.inference.png import write_png
 from patch2tissue.inference.predictor import Prediction, Predictor
 from patch2tissue.inference.selection import find_images, refuse_overwriting
 from patch2tissue.links import refuse_to_write_through_links
@@ -247,7 +248,7 @@ def _read_ahead(
 
     def pixels(path: Path) -> int:
         try:
-            return math.prod(image_size(path))
+            return pixel_count(path)
         except DataError:
             return 0
 
@@ -299,8 +300,7 @@ def _write(
 ) -> ImageResult:
     """Write the files of one image, the mask last: it marks the image as done."""
     if overlay:
-        with atomic_path(out / f"{path.stem}_overlay.png") as temporary:
-            overlay_picture(image, prediction.mask, tissues).save(temporary, format="PNG")
+        write_png(out / f"{path.stem}_overlay.png", np.asarray(overlay_picture(image, prediction.mask, tissues)))
     if confidence:
         write_confidence(out / f"{path.stem}_confidence.png", prediction.confidence)
     if probabilities:
