@@ -110,10 +110,7 @@ def _pairs(network: nn.Module, forward: Callable[[], object]) -> list[tuple[str,
 
 
 class _Reads(TorchFunctionMode):
-    """Counts how often each tensor is read by a function that makes tensors of it.
-
-    (A mode of what these functions call in turn would do as well, but would load the compiler of torch.)
-    """
+    """Counts how often each tensor is read by a function that makes tensors of it."""
 
     def __init__(self) -> None:
         super().__init__()
