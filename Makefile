@@ -5,6 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SLOW_ARGS ?=
 QUALITY_ARGS ?=
+BENCH_ARGS ?=
 AUDIT_ARGS ?=
 FUZZ_SECONDS ?= 600
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py
@@ -68,10 +69,8 @@ format: $(STAMP)  ## let ruff put imports and layout in order
 types: $(STAMP)  ## mypy --strict on the package
 	@$(BIN)/mypy
 
-bench: $(STAMP)  ## run every benchmark; results go to benchmarks/results/
-	@set -e; found=; for file in benchmarks/[a-z]*.py; do \
-		if grep -qs __main__ "$$file"; then found=1; echo "== $$file"; $(BIN)/python "$$file"; fi; done; \
-		if [ -z "$$found" ]; then echo "There are no benchmarks yet."; fi
+bench: $(STAMP)  ## how fast everything is, as ratios; half an hour (BENCH_ARGS="--only predict": a part)
+	@$(BIN)/python -m benchmarks.speed $(BENCH_ARGS)
 
 bench-quality: $(STAMP)  ## the quality table: hours; goes on where it was (QUALITY_ARGS=--quick: minutes)
 	@$(BIN)/python -m benchmarks.quality $(QUALITY_ARGS)

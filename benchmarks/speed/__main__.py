@@ -1,4 +1,4 @@
-"""How fast patch2tissue is: prints the table and keeps its figures in benchmarks/results/speed.json.
+"""How fast patch2tissue is: prints the table; its figures go to benchmarks/results/speed.json and docs/performance.md.
 
     python -m benchmarks.speed [--only dense_energy …] [--device cpu] [--threads N] [--repeats 5]
 
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.speed.harness import Options, Section
+from benchmarks.speed.page import write_page
 from patch2tissue.atomic import write_text
 from patch2tissue.cores import available_cores
 from patch2tissue.environment import git_commit, processor_name
@@ -88,7 +89,10 @@ def main() -> None:
         show([sections[part]])
         if not given.quick:  # after each part, so that a call that is stopped keeps what it found
             old = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
-            write_text(given.out, json.dumps(merged(old, sections, facts), indent=2, ensure_ascii=False) + "\n")
+            results = merged(old, sections, facts)
+            write_text(given.out, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+            if given.out == RESULTS:
+                write_page(results)
     if len(sections) > 1:
         show(list(sections.values()))
 

@@ -94,23 +94,21 @@ def _measure(section: Section, options: Options, files: list[Path], made: Path) 
         f"the network's arithmetic: {flops / 1e9:.1f} GFLOP an image, which the bare network does at {arithmetic:.0%} "
         f"of the rate of a large matrix product; without files the folded network would reach {engine:.2f}",
     )
-    for name in engines:
-        section.add(
-            f"{prefix}predict.engine.{name}",
-            ratio(seconds, "bare", name),
-            "",
-            None,
-            f"the same arithmetic; masks agree with float32 in {agreement[name]:.3%} of the pixels (bare network: "
-            f"{agreement['bare']:.3%})",
-        )
-        section.add(f"{prefix}predict.agreement.{name}", agreement[name], "", None, "share of pixels, 1 is all of them")
-    section.add(f"{prefix}predict.agreement.bare", agreement["bare"], "", None, "share of pixels, 1 is all of them")
+    half = str(dtype or torch.float32).removeprefix("torch.")
     section.details |= {
+        "engines": [
+            {
+                "engine": name,
+                "precision": "float32" if name == "onnxruntime" else half,
+                "throughput": round(ratio(seconds, "bare", name), 3),
+                "agreement": round(agreement[name], 5),
+                "seconds_to_start": seconds_to_start.get(name, 0.0),
+            }
+            for name in ("bare", *engines)
+        ],
         "images_per_second": {name: round(1 / median(seconds, name), 2) for name in things},
         "gigaflop_per_image": round(flops / 1e9, 2),
         "peak_gigaflops_of_a_matrix_product": round(peak / 1e9, 1),
-        "seconds_to_make_an_engine": seconds_to_start,
-        "precision": str(dtype or torch.float32).removeprefix("torch."),
         "batch": BATCH,
     }
 

@@ -135,7 +135,9 @@ class AccumulationConfig(_Section):
     form: Literal["softmax", "rectified", "plain"] = Field("softmax", description="which form of the map is kept")
     start: float = Field(0.5, ge=0, lt=1, description="share of the epochs that passes before accumulation starts")
     ema_decay: float = Field(0.7, ge=0, lt=1, description="share of the old memory kept by mode ema")
-    dtype: Literal["float16", "uint8"] = Field("float16", description="storage of a map value")
+    dtype: Literal["float16", "uint8"] = Field(
+        "uint8", description="storage of a map value; uint8: one byte, rounded without bias"
+    )
     epoch_maps_gib: float = Field(
         0.5,
         ge=0,

@@ -97,3 +97,8 @@ class RunFolder:
                 "wrote."
             )
         return load_config(self.config_file)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a stage's folder holds a finished training."""
+    return (folder / "finished").is_file()

@@ -26,12 +26,14 @@ from torch.utils.data import DataLoader
 
 from patch2tissue.atomic import atomic_path, write_text
 from patch2tissue.config import HardwareConfig, OptimiserConfig
+from patch2tissue.cores import keep_freed_memory, release_memory
 from patch2tissue.data.augment import shift_stain
 from patch2tissue.data.datasets import EpochSampler
 from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import DataError, TrainingError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.progress import EpochProgress
+from patch2tissue.run_folder import is_finished as is_finished
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +77,6 @@ class Stage(ABC):
     @abstractmethod
     def finish(self, folder: Path) -> None:
         """Write what the stage is for: weights and the like."""
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a stage's folder holds a finished training."""
-    return (folder / "finished").is_file()
 
 
 def parameter_groups(network: nn.Module, settings: OptimiserConfig) -> list[dict[str, Any]]:
@@ -149,9 +146,11 @@ def fit(
         return
     folder.mkdir(parents=True, exist_ok=True)
     set_threads(hardware)
+    keep_freed_memory()
     fabric = make_fabric(hardware, folder)
     stage.network.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(parameter_groups(stage.network, settings))
+    # one pass over each parameter instead of a dozen
+    optimiser = torch.optim.AdamW(parameter_groups(stage.network, settings), fused=fabric.device.type != "mps")
     network, optimiser = fabric.setup(stage.network, optimiser)
     stage.move_to(fabric.device)
     steps = settings.epochs * len(loader)
@@ -206,6 +205,7 @@ def fit(
     write_curves(folder / "metrics.csv", history)
     for logger in fabric.loggers:
         logger.finalize("success")
+    release_memory()
     stage.finish(folder)
     write_text(folder / "finished", "")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)

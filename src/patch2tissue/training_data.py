@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from patch2tissue.config import RegionSource, RunConfig, SyntheticSource
+from patch2tissue.data.canvas import Longest
+from patch2tissue.data.fingerprint import Content
 from patch2tissue.data.layouts import load_images_and_masks, load_split
 from patch2tissue.data.patches import Patch, shared_patients
 from patch2tissue.data.readable import refuse_unreadable
 from patch2tissue.data.regions import cut_regions
 from patch2tissue.errors import DataError
-from patch2tissue.progress import console
+from patch2tissue.progress import console, counted
 from patch2tissue.tissues import TissueSet
 
 log = logging.getLogger(__name__)
@@ -32,15 +34,17 @@ def prepare_data(config: RunConfig) -> None:
         if not filled:
             console.print(f"making {source.train + source.val + source.test} synthetic patches in {target}")
         # a folder that is there is accepted only if it was made with the same settings
-        make_synthetic(
-            target,
-            train=source.train,
-            val=source.val,
-            test=source.test,
-            size=source.size,
-            difficulty=source.difficulty,
-            seed=source.seed,
-        )
+        with counted("drawing patches") as show:
+            make_synthetic(
+                target,
+                train=source.train,
+                val=source.val,
+                test=source.test,
+                size=source.size,
+                difficulty=source.difficulty,
+                seed=source.seed,
+                progress=show,
+            )
     elif isinstance(source, RegionSource):
         console.print(f"cutting labelled patches from {source.path} into {target}")
         cut_regions(
@@ -112,8 +116,26 @@ def patients_in_both(config: RunConfig, patches: Sequence[Patch]) -> list[str]:
     return warnings
 
 
-def refuse_bad_pictures(config: RunConfig, patches: Sequence[Patch], stages: Sequence[str]) -> None:
-    """Read whatever training will read, before hours are spent on it."""
+def refuse_bad_pictures(
+    config: RunConfig,
+    patches: Sequence[Patch],
+    stages: Sequence[str],
+    contents: dict[str, Content] | None = None,
+    *,
+    progress: bool = True,
+) -> Longest:
+    """Read whatever training will read, before hours are spent on it; returns the longest side of the patches.
+
+    Args:
+        config: the run.
+        patches: its training patches.
+        stages: which of `craanet`, `pseudo`, `pfscnet` will run.
+        contents: gets to know the files that were read, see `refuse_unreadable`.
+        progress: show a bar.
+
+    Raises:
+        DataError: if something cannot be read.
+    """
     tissues, folder = config.tissue_set(), Path(config.data.path)
     supervised = config.comparisons.full_supervision and "pfscnet" in stages
     if supervised:
@@ -123,9 +145,10 @@ def refuse_bad_pictures(config: RunConfig, patches: Sequence[Patch], stages: Seq
                 f"{config.data.path}: comparisons.full_supervision needs a mask for every training patch; "
                 f"{len(unmasked)} have none, first {unmasked[0]}. Add them, or set it to false."
             )
-    refuse_unreadable(patches, tissues, folder, masks=supervised)
+    longest = refuse_unreadable(patches, tissues, folder, masks=supervised, contents=contents, progress=progress)
     if config.selection == "validation_masks" and "pfscnet" in stages:
-        refuse_unreadable(validation_patches(config), tissues, folder, masks=True)
+        refuse_unreadable(validation_patches(config), tissues, folder, masks=True, contents=contents)
+    return longest
 
 
 def validation_patches(config: RunConfig) -> list[Patch]:

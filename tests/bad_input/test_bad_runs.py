@@ -15,7 +15,7 @@ from patch2tissue.config import load_config
 from patch2tissue.craanet.accumulation import AttentionMemory
 from patch2tissue.errors import DataError
 from patch2tissue.labelling.store import DATABASE, LabelStore
-from patch2tissue.pipeline import make_pseudo_labels
+from patch2tissue.pseudo_labels.of_run import make_pseudo_labels
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import load_tissue_set
 from patch2tissue.training_data import training_patches

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from patch2tissue.gaussian_kernel import full_precision, grid_size
-from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, dense_energy, soft_filter
+from patch2tissue.pfscnet.dense_energy import DISPLACEMENTS_ON_CPU, DenseEnergyLoss, dense_energy, soft_filter
 
 
 def slow_energy(images, probabilities, valid, weights, sigma_rgb, sigma_xy):
@@ -391,7 +391,7 @@ def test_rows_auto_samples_displacements_on_a_cpu():
     images, probabilities, valid, _ = example(height=24, width=24, dtype=torch.float32)
     generators = [torch.Generator().manual_seed(5) for _ in range(2)]
     assert dense_energy(images, probabilities, valid, rows="auto", generator=generators[0]) == dense_energy(
-        images, probabilities, valid, displacements=64, generator=generators[1]
+        images, probabilities, valid, displacements=DISPLACEMENTS_ON_CPU, generator=generators[1]
     )
 
 

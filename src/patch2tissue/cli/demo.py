@@ -56,12 +56,15 @@ def demo(
 
     run_config = load_config(config or recipe("demo"), [*(settings or []), f"output={_quoted(out)}"])
 
-    from patch2tissue.evaluation.run_scores import score_run
     from patch2tissue.pipeline import run_training
-    from patch2tissue.report.build import build_report
 
     begin = time.monotonic()
     run = run_training(run_config, resume=not fresh)
+
+    # not before there is something to score: what they import takes longer than the first bar should
+    from patch2tissue.evaluation.run_scores import score_run
+    from patch2tissue.report.build import build_report
+
     scores = score_run(run)
     with messages.status("Writing the report ..."):
         page = build_report(run)

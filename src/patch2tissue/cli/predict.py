@@ -43,9 +43,10 @@ def predict(
     import json
 
     from patch2tissue.errors import DataError
-    from patch2tissue.inference.predict import predict_images
     from patch2tissue.progress import console
 
+    with console.status("Loading the network ..."):
+        from patch2tissue.inference.predict import predict_images
     results = predict_images(
         run,
         images,

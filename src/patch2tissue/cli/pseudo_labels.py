@@ -27,7 +27,6 @@ def pseudo_labels(
     from patch2tissue.data.canvas import canvas_size
     from patch2tissue.errors import ConfigError
     from patch2tissue.links import refuse_to_write_through_links
-    from patch2tissue.pipeline import make_pseudo_labels
     from patch2tissue.progress import console
     from patch2tissue.run_folder import RunFolder
     from patch2tissue.training_data import training_patches
@@ -52,5 +51,8 @@ def pseudo_labels(
         write_text(folder.config_file, config.to_yaml())
     remove_abandoned(folder.pseudo_labels)
     patches = training_patches(config)
-    make_pseudo_labels(config, folder, patches, canvas_size(patches, config.data.patch_size))
+    side = canvas_size(patches, config.data.patch_size)
+    with console.status("Loading the network ..."):
+        from patch2tissue.pseudo_labels.of_run import make_pseudo_labels
+    make_pseudo_labels(config, folder, patches, side)
     console.print(f"Pseudo labels are in [bold]{folder.pseudo_labels}[/bold] (manifest.csv lists them).")

@@ -82,16 +82,21 @@ class CRAANetStage(Stage):
         labels = batch["labels"]
         self.f1.update(output.logits.detach().cpu(), labels.cpu().int())
         if self.memory is not None:
-            with torch.no_grad():
-                maps = attention_maps(output.attention, labels, self.config.accumulation.form)
-                maps = invert_symmetries(maps, batch["symmetry"]).cpu()
-            self._keep_for_report(batch["index"].cpu(), maps)
-            if self.epoch_maps is not None:
-                self.epoch_maps.write(epoch, batch["index"].cpu().numpy(), maps.float().numpy())
-            if epoch >= self.first_epoch:
-                for memory in (self.memory, *self.beside.values()):
-                    memory.accumulate(batch["index"], maps)
+            self._overlay(output.attention, batch, epoch)
         return {"loss": F.binary_cross_entropy_with_logits(output.logits, labels)}
+
+    @torch.no_grad()
+    def _overlay(self, attention: Tensor, batch: Batch, epoch: int) -> None:
+        """Overlay the maps of a batch, [B, K, h, w], on the memory, and keep what viewer and report show."""
+        maps = attention_maps(attention, batch["labels"], self.config.accumulation.form)
+        maps = invert_symmetries(maps, batch["symmetry"]).cpu()
+        self._keep_for_report(batch["index"].cpu(), maps)
+        if self.epoch_maps is not None:
+            self.epoch_maps.write(epoch, batch["index"].cpu().numpy(), maps.float().numpy())
+        if epoch >= self.first_epoch:
+            assert self.memory is not None
+            for memory in (self.memory, *self.beside.values()):
+                memory.accumulate(batch["index"], maps)
 
     def _keep_for_report(self, index: Tensor, maps: Tensor) -> None:
         for slot, patch in enumerate(self.shown):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,21 +14,32 @@ CANVAS_MULTIPLE = 16
 """Canvas sides are multiples of this, so that every encoder gives whole positions at output stride 8 and 16."""
 
 
-def canvas_size(patches: Sequence[Patch], requested: int | None) -> int:
+Longest = tuple[int, str]
+"""The longest side of some pictures in pixels, and the picture that has it."""
+
+
+def longest_side(patches: Iterable[Patch]) -> Longest:
+    """The longest side, from the pictures' headers; the first picture that has it."""
+    longest, name = 0, ""
+    for patch in patches:
+        side = max(image_size(patch.path))
+        if side > longest:
+            longest, name = side, str(patch.path)
+    return longest, name
+
+
+def canvas_size(patches: Iterable[Patch], requested: int | None, known: Longest | None = None) -> int:
     """Side of the square that every training patch is placed on, in pixels: a multiple of 16, for whole positions.
 
     Args:
         patches: patches to train on; smaller ones are padded at the right and bottom.
         requested: `data.patch_size`, or None for the longest side found.
+        known: their longest side where it is known already; the pictures are not opened then.
 
     Raises:
         DataError: if a patch is larger than `requested`.
     """
-    longest, name = 0, ""
-    for patch in patches:
-        height, width = image_size(patch.path)
-        if max(height, width) > longest:
-            longest, name = max(height, width), str(patch.path)
+    longest, name = known or longest_side(patches)
     if requested is None:
         return rounded_side(longest)
     if longest > requested:

@@ -7,14 +7,14 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from patch2tissue.atomic import write_text
-from patch2tissue.data.tables import TableWriter
+from patch2tissue.data.tables import write_table
 from patch2tissue.errors import DataError
+from patch2tissue.threads import in_threads
 
 WHOLE = 2**20
 """Files of at most so many bytes are hashed whole, of larger ones the first and the last half of it."""
@@ -22,7 +22,7 @@ WHOLE = 2**20
 _COLUMNS = ("use", "file", "bytes", "labels", "sha256")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class UsedFile:
     """A file that training reads, before anything is known about it.
 
@@ -41,7 +41,7 @@ class UsedFile:
     whole: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What is known of one file.
 
@@ -60,17 +60,40 @@ class Fingerprint:
     sha256: str
 
 
-def fingerprints(files: Sequence[UsedFile]) -> list[Fingerprint]:
+class Content(NamedTuple):
+    """Size in bytes of a file that was read already, and the SHA-256 of all of it, hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+def content_of(content: bytes) -> Content:
+    """What `fingerprints` needs to know of a file's bytes."""
+    return Content(len(content), hashlib.sha256(content).hexdigest())
+
+
+def fingerprints(files: Sequence[UsedFile], contents: Mapping[str, Content] | None = None) -> list[Fingerprint]:
     """Read files and hash them, in threads; at most `WHOLE` bytes of each unless `whole` is set.
+
+    Args:
+        files: the files.
+        contents: of those that were read whole already, by path; they are not read again.
 
     Raises:
         DataError: if a file cannot be read.
     """
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
-        return list(pool.map(_fingerprint, files))
+    return list(each_fingerprint(files, contents))
 
 
-def _fingerprint(file: UsedFile) -> Fingerprint:
+def each_fingerprint(files: Iterable[UsedFile], contents: Mapping[str, Content] | None = None) -> Iterator[Fingerprint]:
+    """As `fingerprints`, one by one."""
+    known = contents or {}
+    return in_threads(lambda file: _fingerprint(file, known.get(str(file.path))), files)
+
+
+def _fingerprint(file: UsedFile, known: Content | None) -> Fingerprint:
+    if known is not None:
+        return Fingerprint(file.use, file.name, known.size, file.labels, known.sha256)
     try:
         with file.path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -87,11 +110,7 @@ def _fingerprint(file: UsedFile) -> Fingerprint:
 
 def write_fingerprints(path: Path, found: Iterable[Fingerprint]) -> None:
     """Write a table with the columns use, file, bytes, labels, sha256."""
-    buffer = io.StringIO()
-    writer = TableWriter(buffer)
-    writer.writerow(_COLUMNS)
-    writer.writerows([one.use, one.name, one.bytes, one.labels, one.sha256] for one in found)
-    write_text(path, buffer.getvalue())
+    write_table(path, _COLUMNS, ([one.use, one.name, one.bytes, one.labels, one.sha256] for one in found))
 
 
 def read_fingerprints(path: Path) -> list[Fingerprint]:
@@ -140,7 +159,7 @@ def changes(then: Sequence[Fingerprint], now: Sequence[Fingerprint]) -> list[str
     return lines
 
 
-def quick_changes(then: Sequence[Fingerprint], files: Sequence[UsedFile]) -> list[str]:
+def quick_changes(then: Sequence[Fingerprint], files: Iterable[UsedFile]) -> list[str]:
     """What differs by names, sizes and labels alone, in words: no file is opened.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -33,15 +34,15 @@ _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
-def _open(path: Path) -> Image.Image:
-    """Open an image and read its header."""
+def _open(path: Path, content: bytes | None = None) -> Image.Image:
+    """Open an image and read its header; from its bytes, where these are at hand."""
     path = Path(path)
-    if not path.is_file():
+    if content is None and not path.is_file():
         raise DataError(f"{path}: there is no such file.")
-    if path.stat().st_size == 0:
+    if (path.stat().st_size if content is None else len(content)) == 0:
         raise DataError(f"{path}: is empty (0 bytes). Copy it again.")
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(path if content is None else io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _too_large(path) from None
     except Exception as error:
@@ -95,11 +96,15 @@ def pixel_count(path: Path) -> int:
         return int(image.width * image.height)
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, content: bytes | None = None) -> np.ndarray:
     """Read an image as RGB.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit and float greys are scaled to 8 bits, CMYK and
     palettes are converted. Of a file with several pages the first is read.
+
+    Args:
+        path: the file.
+        content: its bytes, where they were read already.
 
     Returns:
         uint8 [H, W, 3], writable.
@@ -107,7 +112,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: if the file is missing, truncated, larger than `MAX_PIXELS` or no image; the message names it.
     """
-    with _open(path) as opened:
+    with _open(path, content) as opened:
         try:
             image = ImageOps.exif_transpose(opened)
             if image.mode in _SIXTEEN_BIT:
@@ -131,11 +136,16 @@ def _to_eight_bits(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def read_mask(path: Path, tissues: TissueSet) -> np.ndarray:
+def read_mask(path: Path, tissues: TissueSet, content: bytes | None = None) -> np.ndarray:
     """Read a mask as tissue indices.
 
     Grey and palette files are read by index, a coloured (RGB) file by colour; so is a palette file whose own palette
     holds the set's colours at other indices. Pixels that are wholly transparent are not scored.
+
+    Args:
+        path: the file.
+        tissues: the tissue set.
+        content: its bytes, where they were read already.
 
     Returns:
         uint8 [H, W], writable: 0..K-1, or 255 for background and everything that is not scored.
@@ -143,7 +153,7 @@ def read_mask(path: Path, tissues: TissueSet) -> np.ndarray:
     Raises:
         DataError: if the file is unreadable, saved with loss, or holds an index or a colour outside the tissue set.
     """
-    with _open(path) as opened:
+    with _open(path, content) as opened:
         if opened.format in _LOSSY:
             raise DataError(
                 f"{path}: is a JPEG, which blurs the values of a mask into each other. Save masks as PNG, from the "

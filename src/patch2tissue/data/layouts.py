@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import os.path
-from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from patch2tissue.data.images import IMAGE_EXTENSIONS
 from patch2tissue.data.labels import NAME_LAYOUTS, layout_of, parse_label, patient_of, slide_of
 from patch2tissue.data.labels_csv import read_labels_csv
-from patch2tissue.data.patches import Patch
+from patch2tissue.data.patches import Patch, stem_of
 from patch2tissue.errors import DataError
 from patch2tissue.tissues import TissueSet
 
@@ -29,6 +29,11 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         DataError: if a name is not text, so that no table could list the file.
     """
+    return [folder / name for name in image_names(folder)]
+
+
+def image_names(folder: Path) -> list[str]:
+    """Names of what `image_files` finds; a list of a hundred thousand Paths would take several times as much memory."""
     if not folder.is_dir():
         return []
     # what kind of entry it is comes with the listing: no further look at each of many files
@@ -40,9 +45,11 @@ def image_files(folder: Path) -> list[Path]:
             and not entry.name.startswith(".")
             and _is_file(entry)
         ]
+    names.sort()
     for name in names:
-        refuse_bad_name(folder / name)
-    return [folder / name for name in sorted(names)]
+        if not name.isascii():  # a Path of each would also keep each name in Python's table of known texts
+            refuse_bad_name(folder / name)
+    return names
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
@@ -75,7 +82,8 @@ def image_folder(split_folder: Path) -> Path:
 
 def mask_files(split_folder: Path) -> dict[str, Path]:
     """Masks in `mask/` of a split, by file name without extension."""
-    return {path.stem: path for path in image_files(split_folder / "mask")}
+    folder = split_folder / "mask"
+    return {stem_of(name): folder / name for name in image_names(folder)}
 
 
 def labels_file(root: Path, split: str) -> Path | None:
@@ -94,19 +102,19 @@ def detect_layout(split_folder: Path, tissues: TissueSet) -> str:
     """
     if labels_file(split_folder.parent, split_folder.name) is not None:
         return "csv"
-    files = image_files(image_folder(split_folder))
-    if not files:
+    names = image_names(image_folder(split_folder))
+    if not names:
         raise DataError(f"{split_folder}: holds no images ({', '.join(sorted(IMAGE_EXTENSIONS))}).")
     counts = dict.fromkeys(NAME_LAYOUTS, 0)
-    for path in files:
-        layout = layout_of(path.stem)
+    for name in names:
+        layout = layout_of(stem_of(name))
         if layout is not None:
             counts[layout] += 1
     best = max(NAME_LAYOUTS, key=lambda layout: counts[layout])
     if counts[best] == 0:
         example = "[" + " ".join(["1", *["0"] * (len(tissues) - 1)]) + "]"
         raise DataError(
-            f"{split_folder}: no file name carries a label (first: {files[0].name}). Name patches like "
+            f"{split_folder}: no file name carries a label (first: {names[0]}). Name patches like "
             f"NAME-{example}.png, or put a labels.csv with the columns path,{','.join(tissues.names)} beside them."
         )
     return best
@@ -136,6 +144,8 @@ def load_split(root: Path, split: str, tissues: TissueSet, layout: str = "auto")
         raise DataError(f"{folder}: there is no such folder. A data set holds train/, and val/ or test/ for scoring.")
     if layout == "auto":
         layout = detect_layout(folder, tissues) if needs_labels or table is not None else ""
+    masks = mask_files(folder)
+    same: dict[tuple[int, ...], tuple[int, ...]] = {}  # patches of one label share it
     if layout == "csv":
         if table is None:
             raise DataError(f"{root}: layout is csv, but there is no labels.csv in it or in {split}/.")
@@ -149,12 +159,16 @@ def load_split(root: Path, split: str, tissues: TissueSet, layout: str = "auto")
                 )
         else:
             files = image_files(image_folder(folder))
+        by_place = {os.path.normpath(path): same.setdefault(values, values) for path, values in labels.items()}
+        patches = [_patch(path, by_place.get(os.path.normpath(path)), masks.get(path.stem)) for path in files]
     else:
-        files = image_files(image_folder(folder))
-        labels = _labels_in_names(files, layout, tissues, needs_labels)
-    masks = mask_files(folder)
-    by_place = {os.path.normpath(path): values for path, values in labels.items()}
-    patches = [_patch(path, by_place.get(os.path.normpath(path)), masks.get(path.stem)) for path in files]
+        place = image_folder(folder)
+        place_name, patches = str(place), []
+        for name in image_names(place):
+            stem = stem_of(name)
+            found = _label_in_name(place, name, layout, tissues, needs_labels)
+            shared = None if found is None else same.setdefault(found, found)
+            patches.append(Patch.in_folder(place_name, name, shared, masks.get(stem), patient_of(stem), slide_of(stem)))
     return _checked(patches, folder if layout != "csv" or table is None else table, needs_labels)
 
 
@@ -165,24 +179,20 @@ def belongs_to(path: Path, root: Path, split: str) -> bool:
     return home == split
 
 
-def _labels_in_names(
-    files: list[Path], layout: str, tissues: TissueSet, needs_labels: bool
-) -> dict[Path, tuple[int, ...]]:
-    """Labels of the file names that carry one; where none is needed, what only looks like a label is none."""
-    labels = {}
-    for path in files:
-        form = layout or layout_of(path.stem)
-        if form is None:
-            continue
-        try:
-            found = parse_label(path.stem, form, tissues)
-        except DataError as error:
-            if needs_labels or layout not in ("", *NAME_LAYOUTS):
-                raise DataError(f"{path}: {str(error).removeprefix(f'{path.stem}: ')}") from None
-            continue
-        if found is not None:
-            labels[path] = found
-    return labels
+def _label_in_name(
+    folder: Path, name: str, layout: str, tissues: TissueSet, needs_labels: bool
+) -> tuple[int, ...] | None:
+    """Label of a file name that carries one; where none is needed, what only looks like a label is none."""
+    stem = stem_of(name)
+    form = layout or layout_of(stem)
+    if form is None:
+        return None
+    try:
+        return parse_label(stem, form, tissues)
+    except DataError as error:
+        if needs_labels or layout not in ("", *NAME_LAYOUTS):
+            raise DataError(f"{folder / name}: {str(error).removeprefix(f'{stem}: ')}") from None
+        return None
 
 
 def _patch(path: Path, labels: tuple[int, ...] | None, mask: Path | None) -> Patch:
@@ -190,8 +200,9 @@ def _patch(path: Path, labels: tuple[int, ...] | None, mask: Path | None) -> Pat
 
 
 def _checked(patches: list[Patch], source: Path, needs_labels: bool) -> list[Patch]:
-    patches = sorted(patches, key=lambda patch: patch.name)
-    twice = _first_repeated(patch.name for patch in patches)
+    if not all(one.name <= other.name for one, other in pairwise(patches)):
+        patches = sorted(patches, key=lambda patch: patch.name)
+    twice = next((one.name for one, other in pairwise(patches) if one.name == other.name), None)
     if twice is not None:
         raise DataError(f"{source}: two images are called '{twice}'. Names must differ in more than the extension.")
     if needs_labels:
@@ -200,15 +211,6 @@ def _checked(patches: list[Patch], source: Path, needs_labels: bool) -> list[Pat
         _refuse(source, [p for p in patches if p.labels is None], "carry no label")
         _refuse(source, [p for p in patches if p.labels and not any(p.labels)], "have a label with no tissue")
     return patches
-
-
-def _first_repeated(names: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
 
 
 def _refuse(source: Path, bad: list[Patch], problem: str) -> None:

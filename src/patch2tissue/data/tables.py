@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from patch2tissue.atomic import atomic_path
 from patch2tissue.errors import DataError
 
 LARGEST_TABLE = 2**28
@@ -68,6 +69,20 @@ class TableWriter:
         """Write several rows."""
         for row in rows:
             self.writerow(row)
+
+
+def write_table(path: Path, columns: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table of UTF-8 text atomically, row by row, so that it takes no memory however long it is.
+
+    Args:
+        path: the file.
+        columns: the first row.
+        rows: the others.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = TableWriter(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def shortened(text: str, most: int = 60) -> str:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from patch2tissue.atomic import write_text
-from patch2tissue.data.tables import TableWriter
+from patch2tissue.data.tables import write_table
 from patch2tissue.tissues import TissueSet
 
 COLUMNS = ("image", "tissue", "pixels", "share", "area_um2", "area_mm2")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TissueArea:
     """Area of one tissue in one image: pixels, share of the image, µm² (None if the resolution is unknown)."""
 
@@ -41,10 +39,9 @@ def tissue_areas(mask: np.ndarray, tissues: TissueSet, um_per_pixel: float | Non
 
 def write_areas(path: Path, areas: Iterable[tuple[str, TissueArea]]) -> None:
     """Write `areas.csv`: one row per image and tissue; area columns stay empty where the resolution is unknown."""
-    buffer = io.StringIO()
-    writer = TableWriter(buffer)
-    writer.writerow(COLUMNS)
-    for image, area in areas:
+
+    def row(image: str, area: TissueArea) -> list[object]:
         physical = ("", "") if area.area_um2 is None else (f"{area.area_um2:.2f}", f"{area.area_um2 / 1e6:.8f}")
-        writer.writerow([image, area.tissue, area.pixels, f"{area.share:.6f}", *physical])
-    write_text(path, buffer.getvalue())
+        return [image, area.tissue, area.pixels, f"{area.share:.6f}", *physical]
+
+    write_table(path, COLUMNS, (row(image, area) for image, area in areas))

@@ -22,9 +22,9 @@ from patch2tissue.errors import DataError
 from patch2tissue.inference.confidence import apply_temperature
 from patch2tissue.inference.predictor import Predictor
 from patch2tissue.inference.temperature import write_temperature
-from patch2tissue.pipeline import keep_distribution
 from patch2tissue.progress import track
 from patch2tissue.run_folder import RunFolder
+from patch2tissue.stages import keep_distribution
 from patch2tissue.training import is_finished
 from patch2tissue.training_data import training_patches
 

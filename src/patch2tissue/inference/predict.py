@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
+from patch2tissue.atomic import atomic_path, remove_abandoned
 from patch2tissue.data.images import pixel_count, read_facts, read_image, read_mask, write_mask
-from patch2tissue.data.tables import TableWriter
+from patch2tissue.data.tables import write_table
 from patch2tissue.errors import ConfigError, DataError
-from patch2tissue.inference.areas import TissueArea, tissue_areas, write_areas
+from patch2tissue.inference.areas import tissue_areas, write_areas
 from patch2tissue.inference.confidence import LEVELS, write_confidence
 from patch2tissue.inference.familiarity import Familiarity, unlike_training
+from patch2tissue.inference.image_result import ImageResult
 from patch2tissue.inference.overlay import overlay_picture
 from patch2tissue.inference.png import write_png
 from patch2tissue.inference.predictor import Prediction, Predictor
-from patch2tissue.inference.selection import find_images, refuse_overwriting
+from patch2tissue.inference.selection import find_images, find_names, refuse_overwriting
 from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.progress import track
 from patch2tissue.run_folder import RunFolder
@@ -38,27 +38,6 @@ _AHEAD = 16
 
 _AHEAD_PIXELS = 2**26
 """Most pixels that such images hold together; a larger image goes alone."""
-
-
-@dataclass(frozen=True)
-class ImageResult:
-    """What became of one image.
-
-    Attributes:
-        image: the file.
-        mask: the written mask, None if it failed.
-        areas: one per tissue.
-        error: why it failed, None if it did not.
-        confidence: mean over its pixels with tissue, 0..1; None if it failed, holds no tissue, or is not known.
-        familiarity: whether it looks like the training patches; None if that is not known.
-    """
-
-    image: Path
-    mask: Path | None
-    areas: tuple[TissueArea, ...] = ()
-    error: str | None = None
-    confidence: float | None = None
-    familiarity: Familiarity | None = None
 
 
 def predict_images(
@@ -111,9 +90,9 @@ def predict_images(
     """
     if um_per_pixel is not None and not (um_per_pixel > 0 and math.isfinite(um_per_pixel)):
         raise ConfigError(f"The resolution in µm per pixel is a number above 0, not {um_per_pixel}.")
-    files = find_images(images)
+    names = find_names(images)
     out = Path(out)
-    refuse_overwriting(files, out)
+    refuse_overwriting(names, out)
     predictor = Predictor.from_run(run, network=network, symmetries=symmetries, gate=gate, device=device, engine=engine)
     tissues = predictor.tissues
     resolution = um_per_pixel or tissues.um_per_pixel
@@ -124,7 +103,7 @@ def predict_images(
         raise DataError(f"{out}: cannot be made a folder: {error.strerror or error}.") from None
     refuse_to_write_through_links(out)
     remove_abandoned(out, below=False)
-    results: dict[Path, ImageResult] = {}
+    results: dict[str, ImageResult] = {}
 
     def read(path: Path) -> np.ndarray | ImageResult:
         try:
@@ -135,8 +114,8 @@ def predict_images(
 
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         writes: deque[tuple[int, Future[ImageResult]]] = deque()
-        contents = _read_ahead(readers, files, read)
-        shown = track(contents, "predicting", len(files)) if progress else contents
+        contents = _read_ahead(readers, names, read)
+        shown = track(contents, "predicting", len(names)) if progress else contents
         for group in _groups(shown, predictor, results):
             predictions = predictor.predict_arrays([image for _, image in group])
             for (path, image), prediction in zip(group, predictions, strict=True):
@@ -158,10 +137,10 @@ def predict_images(
             # what is written is let go of, so that a long list does not fill the memory
             while len(writes) > _AHEAD or sum(pixels for pixels, _ in writes) > _AHEAD_PIXELS:
                 done = writes.popleft()[1].result()
-                results[done.image] = done
-        results.update({result.image: result for result in (job.result() for _, job in writes)})
-    ordered = [results[path] for path in files]
-    write_areas(out / "areas.csv", [(result.image.name, area) for result in ordered for area in result.areas])
+                results[done.place] = done
+        results.update({result.place: result for result in (job.result() for _, job in writes)})
+    ordered = [results.pop(name) for name in names]
+    write_areas(out / "areas.csv", ((result.image.name, area) for result in ordered for area in result.areas))
     _write_images(out / "images.csv", ordered)
     known = [result.familiarity for result in ordered if result.familiarity is not None]
     what = str(ordered[0].image) if len(ordered) == 1 else f"the {len(ordered)} images"
@@ -205,13 +184,12 @@ IMAGE_COLUMNS = ("image", "confidence", "texture", "colour")
 
 def _write_images(path: Path, results: Sequence[ImageResult]) -> None:
     """Write `images.csv`; cells stay empty where nothing is known."""
-    buffer = io.StringIO()
-    writer = TableWriter(buffer)
-    writer.writerow(IMAGE_COLUMNS)
-    for result in results:
+
+    def row(result: ImageResult) -> list[str]:
         values = (result.confidence, *(result.familiarity or (None, None)))
-        writer.writerow([result.image.name, *("" if value is None else f"{value:.4f}" for value in values)])
-    write_text(path, buffer.getvalue())
+        return [result.image.name, *("" if value is None else f"{value:.4f}" for value in values)]
+
+    write_table(path, IMAGE_COLUMNS, map(row, results))
 
 
 def _finished(
@@ -242,7 +220,7 @@ def _result(
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, files: Sequence[Path], read: Callable[[Path], np.ndarray | ImageResult]
+    pool: ThreadPoolExecutor, files: Sequence[str], read: Callable[[Path], np.ndarray | ImageResult]
 ) -> Iterator[tuple[Path, np.ndarray | ImageResult]]:
     """Read images in threads, a few ahead of the network and not more than fit into memory well."""
 
@@ -257,23 +235,25 @@ def _read_ahead(
     while waiting or queue:
         held = sum(size for _, size, _ in queue)
         while waiting and len(queue) < _AHEAD:
-            size = pixels(waiting[0])
+            path = Path(waiting[0])
+            size = pixels(path)
             if queue and held + size > _AHEAD_PIXELS:
                 break
             held += size
-            queue.append((waiting[0], size, pool.submit(read, waiting.popleft())))
+            waiting.popleft()
+            queue.append((path, size, pool.submit(read, path)))
         path, _, job = queue.popleft()
         yield path, job.result()
 
 
 def _groups(
-    contents: Iterable[tuple[Path, np.ndarray | ImageResult]], predictor: Predictor, results: dict[Path, ImageResult]
+    contents: Iterable[tuple[Path, np.ndarray | ImageResult]], predictor: Predictor, results: dict[str, ImageResult]
 ) -> Iterator[list[tuple[Path, np.ndarray]]]:
     """Group successive images of one size that the network takes in one pass; what needs none goes to `results`."""
     group: list[tuple[Path, np.ndarray]] = []
     for path, image in contents:
         if isinstance(image, ImageResult):
-            results[path] = image
+            results[image.place] = image
             continue
         if group and (image.shape != group[0][1].shape or len(group) >= predictor.settings.batch_size):
             yield group

@@ -36,7 +36,7 @@ from patch2tissue.tissues import IGNORE_INDEX
 Rows = int | Literal["auto"] | None
 _APART = 100.0
 """Added to a colour, in units of its whole range, so that the kernel between the parts of a composed picture is 0."""
-DISPLACEMENTS_ON_CPU = 64
+DISPLACEMENTS_ON_CPU = 96
 """Displacements that rows="auto" samples on a CPU, where the exact kernel is too slow for training."""
 
 
@@ -151,7 +151,7 @@ def dense_energy(
         sigma_xy: distance scale in pixels of the image (it shrinks with the grid).
         grid: longest side of the grid on which the kernel is evaluated; smaller images keep their size.
         rows: None for the exact sum; a number of sampled kernel rows for an estimate; "auto" for exact on accelerators
-            and 64 displacements on a CPU.
+            and 96 displacements on a CPU.
         displacements: number of sampled steps between pixels, the better estimate (`pfscnet.sampled_kernel`). Both
             estimates of the sum and of its gradient are unbiased; the normaliser is estimated from the same sample,
             which leaves a bias of the loss far below a percent.

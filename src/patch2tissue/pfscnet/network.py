@@ -33,6 +33,18 @@ class PFSCNetOutput(NamedTuple):
     embedding: Tensor
 
 
+class _WholeGradient(nn.Module):
+    """Passes features on; their gradient is laid out anew, since it comes as a part of a larger one.
+
+    The gradient of the upsampling takes ten times as long on such a part.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.requires_grad:
+            features.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        return features
+
+
 class PFSCNet(nn.Module):
     """Pixel feature space construction network.
 
@@ -77,6 +89,7 @@ class PFSCNet(nn.Module):
             aspp_separable=False,
             aspp_dropout=0.1,
         )
+        self.decoder.up = nn.Sequential(self.decoder.up, _WholeGradient())
         self.classifier = nn.Conv2d(decoder_channels, tissues, 1)
         self.embedding_head = nn.Sequential(
             nn.Conv2d(decoder_channels, decoder_channels, 1),

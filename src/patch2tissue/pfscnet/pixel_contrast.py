@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from patch2tissue.gaussian_kernel import at_least_float32, full_precision
+from patch2tissue.gaussian_kernel import at_least_float32, full_precision, resize
+from patch2tissue.pfscnet.pixel_pairs import contrast_pairs
 from patch2tissue.pfscnet.prototypes import MemoryBank, TissuePrototypes, choose_per_group
 from patch2tissue.tissues import IGNORE_INDEX
 
@@ -43,8 +44,9 @@ def labels_on_grid(labels: Tensor, size: tuple[int, int], tissues: int) -> Tenso
     labels = labels.long()
     if tuple(labels.shape[-2:]) == tuple(size):
         return labels
-    one_hot = F.one_hot(torch.where(labels == IGNORE_INDEX, tissues, labels), tissues + 1).movedim(-1, 1).float()
-    winner = F.interpolate(one_hot, size=size, mode="area").argmax(dim=1)
+    values = torch.tensor([*range(tissues), IGNORE_INDEX], device=labels.device, dtype=labels.dtype)
+    one_hot = (labels[:, None] == values[:, None, None]).float()
+    winner = resize(one_hot, size).argmax(dim=1)
     return torch.where(winner == tissues, IGNORE_INDEX, winner)
 
 
@@ -140,21 +142,21 @@ class PixelContrastLoss(nn.Module):
         with full_precision(embedding.device):
             pixels, tissue, support, predicted, image = self._flatten(embedding, labels, probabilities, image_ids)
             chosen = choose_anchors(tissue, predicted != tissue, self.anchors, generator)
-            anchors, anchor_tissue, anchor_image = pixels[chosen], tissue[chosen], image[chosen]
-
             confident = (support > self.confidence).nonzero().flatten()
             limit = -(-self.anchors // self.prototypes.vectors.shape[0])
             confident = confident[choose_per_group(tissue[confident], limit, generator)]
+            # taken in one go: the gradient of each choice is an array of all pixels
+            anchors, own_keys = pixels[torch.cat([chosen, confident])].split([len(chosen), len(confident)])
             bank, bank_tissue, bank_image = self.bank.read()
-            keys = torch.cat([pixels[confident], bank.to(pixels.dtype)])
+            keys = torch.cat([own_keys, bank.to(pixels.dtype)])
             key_tissue = torch.cat([tissue[confident], bank_tissue])
             key_image = torch.cat([image[confident], bank_image])
 
-            nothing = pixels[:0].sum() + 0 * embedding.flatten()[:1].sum()
-            to_prototypes = self._to_prototypes(anchors, anchor_tissue)
-            to_pixels = self._to_pixels(anchors, anchor_tissue, anchor_image, keys, key_tissue, key_image)
-            parts = [part.mean() for part in (to_prototypes, to_pixels) if part.numel()]
-            return torch.stack([nothing.to(pixels.dtype), *parts]).sum()
+            to_prototypes = self._to_prototypes(anchors, tissue[chosen])
+            to_pixels = contrast_pairs(
+                anchors, keys, tissue[chosen], image[chosen], key_tissue, key_image, self.temperature
+            )
+            return to_pixels + to_prototypes.mean() if to_prototypes.numel() else to_pixels
 
     @torch.no_grad()
     def update(
@@ -203,23 +205,6 @@ class PixelContrastLoss(nn.Module):
         positive = similarity[own].amax(dim=1)
         others = similarity.masked_fill((own | ~known)[:, :, None], -torch.inf).flatten(1).logsumexp(dim=1)
         return F.softplus(others - positive)
-
-    def _to_pixels(
-        self,
-        anchors: Tensor,
-        anchor_tissue: Tensor,
-        anchor_image: Tensor,
-        keys: Tensor,
-        key_tissue: Tensor,
-        key_image: Tensor,
-    ) -> Tensor:
-        same = anchor_tissue[:, None] == key_tissue
-        positive = same & (anchor_image[:, None] != key_image)
-        usable = positive.any(dim=1) & (~same).any(dim=1)
-        same, positive = same[usable], positive[usable]
-        similarity = anchors[usable] @ keys.mT / self.temperature
-        negatives = similarity.masked_fill(same, -torch.inf).logsumexp(dim=1, keepdim=True)
-        return (F.softplus(negatives - similarity) * positive).sum(dim=1) / positive.sum(dim=1)
 
     def _check(self, embedding: Tensor, labels: Tensor, probabilities: Tensor, image_ids: Tensor | None) -> None:
         tissues, _, dimensions = self.prototypes.vectors.shape

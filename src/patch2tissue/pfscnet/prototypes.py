@@ -90,8 +90,9 @@ class TissuePrototypes(nn.Module):
                 for k in (~self.initialised).nonzero().flatten().tolist():
                     group[tissue == k] = self._balanced_groups(embedding[tissue == k])
             index = tissue * count + group
-            sums = embedding.new_zeros(tissues * count, embedding.shape[1] + 1)
-            sums.index_add_(0, index, torch.cat([embedding, torch.ones_like(embedding[:, :1])], dim=1))
+            sums = embedding.new_zeros(tissues * count, embedding.shape[1]).index_add_(0, index, embedding)
+            amount = torch.bincount(index, minlength=tissues * count).to(sums)
+            sums = torch.cat([sums, amount[:, None]], dim=1)
             sums = _sum_over_processes(sums).reshape(tissues, count, -1)
             amount = sums[..., -1:]
             mean = sums[..., :-1] / amount.clamp(min=1)

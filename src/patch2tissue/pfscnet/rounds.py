@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from patch2tissue.config import RunConfig
-from patch2tissue.data.patches import Patch
+from patch2tissue.data.patches import Patch, PatchFiles
 from patch2tissue.pfscnet.network import PFSCNet, load_pfscnet
 from patch2tissue.pfscnet.training import train_pfscnet
 from patch2tissue.pseudo_labels.second_round import generate_second_round
@@ -54,11 +54,11 @@ def train_rounds(
         train_pfscnet(
             config,
             patches,
-            [labels / "masks" / f"{patch.name}.png" for patch in patches],
+            PatchFiles(labels / "masks", patches),
             run.pfscnet if number == rounds else run.pfscnet / f"round-{number}",
             side=side,
             title="PFSCNet" if rounds == 1 else f"PFSCNet, round {number}",
-            confidences=[labels / "confidence" / f"{patch.name}.png" for patch in patches],
+            confidences=PatchFiles(labels / "confidence", patches),
             craanet=run.craanet,
             validate=validate,
         )

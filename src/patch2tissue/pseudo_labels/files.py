@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from patch2tissue.atomic import atomic_path, write_text
+from patch2tissue.atomic import atomic_path
 from patch2tissue.config import PseudoLabelConfig
 from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.data.patches import Patch
-from patch2tissue.data.tables import TableWriter
+from patch2tissue.data.tables import write_table
 from patch2tissue.pseudo_labels.background import white_pixels
 from patch2tissue.pseudo_labels.reliability import unreliable_pixels
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
@@ -69,14 +68,14 @@ def write_patch(
 
 def write_manifest(patches: Sequence[Patch], tissues: TissueSet, folder: Path) -> None:
     """Write `manifest.csv`: files and share of every tissue, one line per patch. It marks the folder as complete."""
-    buffer = io.StringIO()
-    writer = TableWriter(buffer)
-    writer.writerow(["name", "image", "mask", "confidence", *tissues.names, "ignored_share"])
-    for patch in patches:
+
+    def row(patch: Patch) -> list[str]:
         with Image.open(folder / "masks" / f"{patch.name}.png") as mask:
             counts = np.bincount(np.asarray(mask).ravel(), minlength=256)
         shares = [f"{counts[k] / counts.sum():.4f}" for k in range(len(tissues))]
         ignored = f"{counts[IGNORE_INDEX] / counts.sum():.4f}"
         files = [f"{kind}/{patch.name}.png" for kind in ("masks", "confidence")]
-        writer.writerow([patch.name, patch.path.as_posix(), *files, *shares, ignored])
-    write_text(folder / "manifest.csv", buffer.getvalue())
+        return [patch.name, patch.path.as_posix(), *files, *shares, ignored]
+
+    columns = ["name", "image", "mask", "confidence", *tissues.names, "ignored_share"]
+    write_table(folder / "manifest.csv", columns, map(row, patches))
