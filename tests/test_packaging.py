@@ -80,6 +80,18 @@ def test_what_has_an_environment_of_its_own_is_pinned(file: str) -> None:
     assert lines and all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", line) for line in lines)
 
 
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+ENGINES = {"onnx", "openvino"}
+"""Extras for engines of inference, which the lock leaves out."""
+
+
+def test_engines_of_inference_are_neither_locked_nor_needed() -> None:
+    packages = {Requirement(line).name for extra in ENGINES for line in EXTRAS[extra]}
+    needed = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+    assert not packages & needed
+    assert not [package for package in packages if locked(package)]
+
+
 def locked(name: str) -> list[str]:
     return re.findall(rf"^{re.escape(name.lower())}==([^ ]+)", LOCK, flags=re.MULTILINE)
 
@@ -88,7 +100,7 @@ def locked(name: str) -> list[str]:
     "line",
     [
         *PROJECT["project"]["dependencies"],
-        *(line for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra),
+        *(line for extra, lines in EXTRAS.items() if extra not in ENGINES for line in lines),
         *(line for group in PROJECT["dependency-groups"].values() for line in group),
         *PROJECT["build-system"]["requires"],
     ],

@@ -68,6 +68,22 @@ def _dense_energy(results: Mapping[str, Any]) -> str:
     return markdown(["form", "ms per image", "time, exact = 1", "gradient error, %"], rows, right=[1, 2, 3])
 
 
+def _predict(results: Mapping[str, Any]) -> str:
+    found = results["details"]["predict"]
+    rows = [
+        [
+            "the network as it was trained" if row["engine"] == "bare" else f"engine `{row['engine']}`",
+            row["precision"],
+            f"{row['throughput']:.2f}",
+            f"{100 * row['agreement']:.2f}",
+            f"{row['seconds_to_start']:.1f}",
+        ]
+        for row in found["engines"]
+    ]
+    columns = ["computed by", "precision", "throughput", "pixels as in float32, %", "seconds to start"]
+    return markdown(columns, rows, right=[2, 3, 4])
+
+
 _COMMANDS = {
     "craanet": "`train`, CRAANet",
     "pseudo_labels": "`pseudo-labels`",
@@ -113,6 +129,7 @@ def _data_sets(results: Mapping[str, Any]) -> str:
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "figures": _figures,
     "dense_energy": _dense_energy,
+    "predict": _predict,
     "startup": _startup,
     "scale": _scale,
     "data_sets": _data_sets,

@@ -294,6 +294,11 @@ class InferenceConfig(_Section):
     batch_size: int = Field(8, ge=1, description="tiles per forward pass")
     symmetries: bool = Field(False, description="average over the 8 symmetries")
     gate: float | None = Field(None, ge=0, le=1, description="drop tissues that CRAANet finds less likely than this")
+    engine: Literal["auto", "torch", "compile", "onnxruntime", "openvino"] = Field(
+        "auto",
+        description="what computes the network: auto is torch; compile needs a C++ compiler; onnxruntime (float32) and "
+        "openvino are extras and compute on the CPU",
+    )
 
 
 class HardwareConfig(_Section):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.segmentation import find_boundaries
 
 from patch2tissue.inference import overlay
 from patch2tissue.inference.overlay import blend, overlay_picture
@@ -78,3 +79,19 @@ def test_legend_shows_the_tissues_that_occur() -> None:
     legend = np.asarray(overlay_picture(image, mask, LUAD))[100:].reshape(-1, 3)
     shown = {k for k, color in enumerate(LUAD.colors) if (legend == color).all(axis=1).sum() > 20}
     assert shown == {0, 3}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 40), st.floats(0, 1))
+def test_the_blend_is_what_its_formula_says(seed: int, height: int, width: int, opacity: float) -> None:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = rng.choice(np.array([0, 1, 2, 3, 4, 255], np.uint8), (height, width), p=[0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
+    edges = find_boundaries(mask, mode="inner", background=255)
+    expected = image.copy()
+    for tissue, color in enumerate(np.array(LUAD.colors, np.float32)):
+        inside = mask == tissue
+        mixed = (1 - opacity) * image[inside] + opacity * color
+        mixed[edges[inside]] = 0.25 * mixed[edges[inside]] + 0.75 * color
+        expected[inside] = np.clip(np.rint(mixed), 0, 255)
+    np.testing.assert_array_equal(blend(image, mask, LUAD, opacity), expected)

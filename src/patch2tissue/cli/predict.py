@@ -29,6 +29,10 @@ def predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write probabilities (npz).")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep masks that are there already.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="auto, torch, compile, onnxruntime or openvino: what computes the network."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Draw tissue maps of new images: a palette mask, its confidence and an overlay each, and one table of areas.
@@ -50,6 +54,7 @@ def predict(
         symmetries=symmetries,
         gate=gate,
         device=device,
+        engine=engine,
         um_per_pixel=mpp,
         overlay=overlay,
         confidence=confidence,

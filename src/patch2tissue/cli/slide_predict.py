@@ -62,6 +62,10 @@ def slide_predict(
         int | None, typer.Option("--workers", min=0, help="Processes that read tiles; default: by the cores.")
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="auto, torch, compile, onnxruntime or openvino: what computes the network."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Draw tissue maps of whole slides, with outlines that QuPath imports and areas in mm².
@@ -92,6 +96,7 @@ def slide_predict(
         symmetries=symmetries,
         gate=gate,
         device=device,
+        engine=engine,
     )
     failed = [result for result in results if result.status == "failed"]
     busy = [result for result in results if result.status == "busy"]

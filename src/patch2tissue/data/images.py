@@ -86,6 +86,16 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def pixel_count(path: Path) -> int:
+    """Pixels of an image from its header; faster than `image_size`, which looks through all of a PNG for its turn.
+
+    Raises:
+        DataError: if the file is no image.
+    """
+    with _open(path) as image:
+        return int(image.width * image.height)
+
+
 def read_image(path: Path, content: bytes | None = None) -> np.ndarray:
     """Read an image as RGB.
 

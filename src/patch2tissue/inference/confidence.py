@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from patch2tissue.atomic import atomic_path
 from patch2tissue.data.images import read_image
 from patch2tissue.errors import DataError
+from patch2tissue.inference.png import write_png
 
 LEVELS = 255
 """A confidence picture holds the confidence times this, rounded."""
@@ -41,8 +40,7 @@ def confidence_map(probabilities: np.ndarray) -> np.ndarray:
 
 def write_confidence(path: Path, confidence: np.ndarray) -> None:
     """Write a confidence picture, uint8 [H, W], as grey PNG, atomically."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(confidence).save(temporary, format="PNG")
+    write_png(path, confidence)
 
 
 def confidence_beside(mask: Path) -> Path | None:

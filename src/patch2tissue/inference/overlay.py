@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from skimage.segmentation import find_boundaries
 
-from patch2tissue.tissues import IGNORE_INDEX, TissueSet
+from patch2tissue.tissues import TissueSet
 
 OPACITY = 0.35
 """Share of a tissue's colour in an overlay."""
@@ -26,20 +27,42 @@ def blend(image: np.ndarray, mask: np.ndarray, tissues: TissueSet, opacity: floa
     Returns:
         uint8 RGB [H, W, 3].
     """
-    palette = np.zeros((256, 3), dtype=np.float32)
-    palette[: len(tissues)] = np.array(tissues.colors, dtype=np.float32)
-    # the default background of `find_boundaries` is 0, which is a tissue here
-    outlines = find_boundaries(mask, mode="inner", background=IGNORE_INDEX)
+    table = _mixtures(tuple(tissues.colors), opacity)
+    outlines = _outlines(mask)
+    channels = 256 * np.arange(3, dtype=np.int32)
     result = np.empty_like(image)
-    # by rows, so that the floats of a large image are never there all at once
+    # by rows, so that the numbers of a large image are never there all at once
     for start in range(0, len(image), _ROWS):
         rows = slice(start, start + _ROWS)
-        is_tissue, colors = (mask[rows] < len(tissues))[..., None], palette[mask[rows]]
-        mixed = np.where(is_tissue, (1 - opacity) * image[rows] + opacity * colors, image[rows])
-        outline = outlines[rows] & is_tissue[..., 0]
-        mixed[outline] = 0.25 * mixed[outline] + 0.75 * colors[outline]
-        result[rows] = np.clip(np.rint(mixed), 0, 255)
+        kind = 2 * np.minimum(mask[rows], len(tissues)).astype(np.int32) + outlines[rows]
+        np.take(table, (3 * 256 * kind)[..., None] + channels + image[rows], out=result[rows])
     return result
+
+
+@lru_cache(maxsize=16)
+def _mixtures(colors: tuple[tuple[int, int, int], ...], opacity: float) -> np.ndarray:
+    """What becomes of each value of red, green and blue: uint8 [K + 1, 2, 3, 256], flat.
+
+    The first axis is the tissue, the last of it none; the second says whether the pixel is on an outline.
+    """
+    values, color = np.arange(256, dtype=np.uint8), np.array(colors, dtype=np.float32)[..., None]
+    table = np.empty((len(colors) + 1, 2, 3, 256), np.uint8)
+    table[-1] = values
+    mixed = (1 - opacity) * values + opacity * color
+    for outline, mixture in enumerate((mixed, 0.25 * mixed + 0.75 * color)):
+        table[:-1, outline] = np.clip(np.rint(mixture), 0, 255)
+    return table.ravel()
+
+
+def _outlines(mask: np.ndarray) -> np.ndarray:
+    """Pixels of which one of the four neighbours holds another value, bool [H, W]."""
+    found = np.zeros(mask.shape, dtype=bool)
+    down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
+    found[1:] |= down
+    found[:-1] |= down
+    found[:, 1:] |= right
+    found[:, :-1] |= right
+    return found
 
 
 def overlay_picture(image: np.ndarray, mask: np.ndarray, tissues: TissueSet, *, of_tissue: bool = False) -> Image.Image:
@@ -55,7 +78,7 @@ def overlay_picture(image: np.ndarray, mask: np.ndarray, tissues: TissueSet, *, 
     counts = np.bincount(mask.ravel(), minlength=256)[: len(tissues)]
     shares = counts / max(1, counts.sum() if of_tissue else mask.size)
     size = int(np.clip(picture.width / 28, 11, 22))
-    font = ImageFont.load_default(size)
+    font = _font(size)
     present = [(tissue, _percent(share)) for tissue, share in zip(tissues.tissues, shares, strict=True) if share > 0]
     entries = [(tissue.color, f"{tissue.name} {share}") for tissue, share in present]
     if any(_entry_width(text, font, size) > picture.width for _, text in entries):
@@ -77,6 +100,10 @@ def overlay_picture(image: np.ndarray, mask: np.ndarray, tissues: TissueSet, *, 
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
+_font = lru_cache(maxsize=16)(ImageFont.load_default)
+
+
+@lru_cache(maxsize=4096)
 def _entry_width(text: str, font: _Font, size: int) -> int:
     return round(size * 2.4 + font.getlength(text))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from patch2tissue.atomic import atomic_path, remove_abandoned
-from patch2tissue.data.images import image_size, read_facts, read_image, read_mask, write_mask
+from patch2tissue.data.images import pixel_count, read_facts, read_image, read_mask, write_mask
 from patch2tissue.data.tables import write_table
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.areas import tissue_areas, write_areas
@@ -21,6 +21,7 @@ from patch2tissue.inference.confidence import LEVELS, write_confidence
 from patch2tissue.inference.familiarity import Familiarity, unlike_training
 from patch2tissue.inference.image_result import ImageResult
 from patch2tissue.inference.overlay import overlay_picture
+from patch2tissue.inference.png import write_png
 from patch2tissue.inference.predictor import Prediction, Predictor
 from patch2tissue.inference.selection import find_images, find_names, refuse_overwriting
 from patch2tissue.links import refuse_to_write_through_links
@@ -48,6 +49,7 @@ def predict_images(
     symmetries: bool | None = None,
     gate: float | None = None,
     device: str | None = None,
+    engine: str | None = None,
     um_per_pixel: float | None = None,
     overlay: bool = True,
     confidence: bool = True,
@@ -67,9 +69,10 @@ def predict_images(
         images: files, folders or glob patterns.
         out: folder for the results.
         network: `full_method`, or the name of a comparison.
-        symmetries: see `Predictor.from_run`; likewise gate and device.
+        symmetries: see `Predictor.from_run`; likewise gate, device and engine.
         gate: see `Predictor.from_run`.
         device: see `Predictor.from_run`.
+        engine: see `Predictor.from_run`.
         um_per_pixel: resolution of the images in µm per pixel; None: that of the tissue set, if it has one.
         overlay: write overlays.
         confidence: write confidence pictures: uint8 [H, W], 255 times the probability of the pixel's tissue, 0 in
@@ -83,14 +86,14 @@ def predict_images(
 
     Raises:
         DataError: if the run or the selection of images is unusable, or a result would replace one of the images.
-        ConfigError: if the device is not there, or the gate or the resolution makes no sense.
+        ConfigError: if the device or the engine is not there, or the gate or the resolution makes no sense.
     """
     if um_per_pixel is not None and not (um_per_pixel > 0 and math.isfinite(um_per_pixel)):
         raise ConfigError(f"The resolution in µm per pixel is a number above 0, not {um_per_pixel}.")
     names = find_names(images)
     out = Path(out)
     refuse_overwriting(names, out)
-    predictor = Predictor.from_run(run, network=network, symmetries=symmetries, gate=gate, device=device)
+    predictor = Predictor.from_run(run, network=network, symmetries=symmetries, gate=gate, device=device, engine=engine)
     tissues = predictor.tissues
     resolution = um_per_pixel or tissues.um_per_pixel
     check_resolution(um_per_pixel, tissues.um_per_pixel, "the images")
@@ -223,7 +226,7 @@ def _read_ahead(
 
     def pixels(path: Path) -> int:
         try:
-            return math.prod(image_size(path))
+            return pixel_count(path)
         except DataError:
             return 0
 
@@ -277,8 +280,7 @@ def _write(
 ) -> ImageResult:
     """Write the files of one image, the mask last: it marks the image as done."""
     if overlay:
-        with atomic_path(out / f"{path.stem}_overlay.png") as temporary:
-            overlay_picture(image, prediction.mask, tissues).save(temporary, format="PNG")
+        write_png(out / f"{path.stem}_overlay.png", np.asarray(overlay_picture(image, prediction.mask, tissues)))
     if confidence:
         write_confidence(out / f"{path.stem}_confidence.png", prediction.confidence)
     if probabilities:

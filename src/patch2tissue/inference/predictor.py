@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from patch2tissue.craanet.network import CRAANet, load_craanet
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.inference.confidence import apply_temperature, confidence_map
+from patch2tissue.inference.engines import Engine, make_engine
 from patch2tissue.inference.familiarity import Familiarity
 from patch2tissue.inference.symmetries import average_symmetries
 from patch2tissue.inference.temperature import read_temperature
@@ -49,9 +51,9 @@ class Predictor:
     """Draws tissue maps with a trained network.
 
     Args:
-        network: the segmentation network.
+        network: the segmentation network; what computes it is made when the first image comes, see `engine`.
         tissues: its tissue set.
-        settings: tiles, overlap, batch, symmetries, gate.
+        settings: tiles, overlap, batch, symmetries, gate, engine.
         classifier: CRAANet, needed for the image-level gate only.
         device: where to compute.
         dtype: autocast type, None for float32.
@@ -90,6 +92,7 @@ class Predictor:
         symmetries: bool | None = None,
         gate: float | None = None,
         device: str | None = None,
+        engine: str | None = None,
     ) -> Predictor:
         """Load a run folder.
 
@@ -99,10 +102,11 @@ class Predictor:
             symmetries: average over the 8 symmetries; None: as the run's configuration says.
             gate: drop tissues that CRAANet finds less likely than this; None: as the configuration says; 0: no gate.
             device: `auto`, `cpu`, `cuda` or `mps`; None: as the configuration says.
+            engine: what computes the network, see `InferenceConfig.engine`; None: as the configuration says.
 
         Raises:
             DataError: if the folder is no run or the network is not trained.
-            ConfigError: if the device is not there, or the gate is no probability.
+            ConfigError: if the device or the engine is not there, or the gate is no probability.
         """
         if gate is not None and not 0.0 <= gate <= 1.0:
             raise ConfigError(f"The gate is a probability from 0 to 1, not {gate}.")
@@ -113,6 +117,8 @@ class Predictor:
             changes["symmetries"] = symmetries
         if gate is not None:
             changes["gate"] = gate or None
+        if engine is not None:
+            changes["engine"] = engine
         settings = config.inference.model_copy(update=changes)
         where = folder.pfscnet if network == "full_method" else folder.comparison(network)
         if not (where / "network.json").is_file():
@@ -125,7 +131,7 @@ class Predictor:
         classifier = load_craanet(folder.craanet, chosen) if settings.gate is not None else None
         if classifier is not None:
             refuse_other_tissues(classifier, tissues, folder.craanet)
-        return cls(
+        predictor = cls(
             found,
             tissues,
             settings,
@@ -134,6 +140,20 @@ class Predictor:
             dtype=autocast_dtype(chosen, config.hardware.precision),
             temperature=read_temperature(where),
             distribution=TrainingDistribution.load(known) if known.is_file() else None,
+        )
+        if settings.engine not in ("auto", "torch"):
+            _ = predictor.engine  # so that what is missing is told of now
+        return predictor
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What computes the network, its batch normalisations folded."""
+        return make_engine(
+            self.settings.engine,
+            self.network,
+            device=self.device,
+            dtype=self.dtype,
+            features=self.distribution is not None,
         )
 
     def predict_array(self, image: np.ndarray) -> Prediction:
@@ -214,12 +234,12 @@ class Predictor:
         return self._gated(average_symmetries(self._probabilities, plain) if self.settings.symmetries else plain)
 
     def _probabilities(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.network.segment(images).float(), dim=1)
+        return torch.softmax(self.engine.segment(images).float(), dim=1)
 
     def _observed(self, images: Tensor) -> Tensor:
         """Probabilities; how far the images lie from the training patches costs next to nothing beside them."""
         assert self.distribution is not None
-        logits, fine = self.network.segment_with_features(images)
+        logits, fine = self.engine.segment_with_features(images)
         self._distances.append(self.distribution.distance(images, fine))
         return torch.softmax(logits.float(), dim=1)
 

@@ -113,6 +113,7 @@ def predict_slides(
     symmetries: bool | None = None,
     gate: float | None = None,
     device: str | None = None,
+    engine: str | None = None,
     progress: bool = True,
 ) -> list[SlideResult]:
     """Draw the tissue maps of slides, one after the other.
@@ -130,9 +131,10 @@ def predict_slides(
         um_per_pixel: of the slides' full size; None: as lists or files tell.
         options: see `SlideOptions`.
         network: `full_method`, or the name of a comparison.
-        symmetries: see `Predictor.from_run`; likewise gate and device.
+        symmetries: see `Predictor.from_run`; likewise gate, device and engine.
         gate: see `Predictor.from_run`.
         device: see `Predictor.from_run`.
+        engine: see `Predictor.from_run`.
         progress: show bars.
 
     Returns:
@@ -152,6 +154,7 @@ def predict_slides(
         symmetries=symmetries,
         gate=gate,
         device=device,
+        engine=engine,
     )
     results: dict[Path, SlideResult] = {}
     with SlideProgress(len(files), shown=progress) as bars:

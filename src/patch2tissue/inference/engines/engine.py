@@ -1,0 +1,72 @@
+"""The interface of engines, and the engine that is plain torch."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from patch2tissue.errors import ConfigError
+
+ENGINES = ("auto", "torch", "compile", "onnxruntime", "openvino")
+"""Values of `inference.engine`."""
+
+MULTIPLE = 32
+"""Sides of images are multiples of this: `predict_batch` pads them so."""
+
+
+class Engine(Protocol):
+    """Computes a network for images of any size."""
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Logits [B, K, H, W] of images, float RGB in 0..1, [B, 3, H, W], whose sides are multiples of 32."""
+        ...
+
+    def segment_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the encoder's features at stride 4, see `PFSCNet.segment_with_features`."""
+        ...
+
+
+class BothOutputs(nn.Module):
+    """A network whose `forward` gives what an engine gives, to be handed to a compiler.
+
+    Args:
+        network: with `segment` and `segment_with_features`.
+        features: give the features, too.
+    """
+
+    def __init__(self, network: nn.Module, *, features: bool) -> None:
+        super().__init__()
+        self.network, self.features = network, features
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits, and if asked for features."""
+        network: Any = self.network
+        if self.features:
+            logits, fine = network.segment_with_features(images)
+            return logits.float(), fine
+        return (network.segment(images).float(),)
+
+
+def optional_package(name: str, engine: str, extra: str) -> ModuleType:
+    """Import a package that is not among the dependencies.
+
+    Args:
+        name: of the package.
+        engine: that needs it.
+        extra: of patch2tissue, which brings it.
+
+    Raises:
+        ConfigError: if it is not installed, or cannot be loaded.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == name
+        what = "is not installed" if missing else f"cannot be loaded ({error})"
+        raise ConfigError(
+            f"inference.engine is '{engine}', which needs the package {name}; it {what}. Install it with "
+            f"`pip install 'patch2tissue[{extra}]'`, or use the engine torch."
+        ) from None
