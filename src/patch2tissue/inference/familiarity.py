@@ -20,20 +20,22 @@ class Familiarity(NamedTuple):
     colour: float
 
 
-def unlike_training(familiarity: Sequence[Familiarity], what: str, um_per_pixel: float | None) -> list[str]:
+def unlike_training(
+    familiarity: Sequence[Familiarity] | np.ndarray, what: str, um_per_pixel: float | None
+) -> list[str]:
     """What to warn of, in words; empty if pictures look like training patches.
 
     One picture may be odd; when the middle one of many is, all are. So fewer than five must be odder to be told of.
 
     Args:
-        familiarity: of each picture.
+        familiarity: of each picture; or the same as an array [n, 2].
         what: what they are, in the plural or not, such as `a.svs` or `the 12 images`.
         um_per_pixel: resolution of the training patches, None if unknown.
     """
-    if not familiarity:
+    if not len(familiarity):
         return []
     limit = 0.85 if len(familiarity) >= 5 else 0.95
-    texture, colour = np.median(np.array(familiarity), axis=0)
+    texture, colour = np.median(np.asarray(familiarity), axis=0)
     resolution = "" if um_per_pixel is None else f" ({um_per_pixel:g} µm per pixel)"
     warnings = []
     if texture > limit:

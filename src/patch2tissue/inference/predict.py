@@ -142,7 +142,8 @@ def predict_images(
     ordered = [results.pop(name) for name in names]
     write_areas(out / "areas.csv", ((result.image.name, area) for result in ordered for area in result.areas))
     _write_images(out / "images.csv", ordered)
-    known = [result.familiarity for result in ordered if result.familiarity is not None]
+    each = (result.familiarity for result in ordered)
+    known = np.fromiter((one for one in each if one is not None), np.dtype((np.float64, 2)))
     what = str(ordered[0].image) if len(ordered) == 1 else f"the {len(ordered)} images"
     for warning in unlike_training(known, what, tissues.um_per_pixel):
         log.warning(warning)
