@@ -61,7 +61,7 @@ def run(options: Options) -> Section:
         else:
             hours = {stage: value / (PEAK * UTILISATION) / 3600 for stage, value in total.items()}
             said = f"operations over {UTILISATION:.0%} of the {PEAK / 1e12:.0f} TFLOP/s of an A100; not measured"
-        details["gpu_hours"] = {stage: round(value, 3) for stage, value in hours.items()}
+        details["gpu_hours"] = {stage: float(f"{value:.3g}") for stage, value in hours.items()}
         if rate is not None:
             details["cpu_gflop_per_second"] = round(rate / 1e9, 1)
             details["cpu_days"] = round(sum(total.values()) / rate / 86400, 1)
