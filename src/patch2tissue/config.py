@@ -57,7 +57,9 @@ class DataConfig(_Section):
     patch_size: int | None = Field(None, ge=32, description="crop or pad training patches to this size; null: as is")
     stain_jitter: float = Field(0.05, ge=0, le=0.5, description="spread of the stain augmentation in HED space")
     brightness_jitter: float = Field(0.05, ge=0, le=0.5, description="spread of the brightness augmentation")
-    cache: bool = Field(True, description="keep decoded training patches in memory when they fit in 2 GiB")
+    cache: bool = Field(
+        True, description="keep decoded training patches in memory when they fit in 2 GiB, in all workers"
+    )
 
 
 _NOT_OPTIONS = frozenset(

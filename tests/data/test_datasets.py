@@ -83,3 +83,25 @@ def test_a_last_single_patch_is_left_out() -> None:
     empty = [Patch(Path(f"{i}.png"), str(i), (1, 0, 0, 0)) for i in range(9)]
     assert len(training_loader(TrainingPatches(empty, TISSUES, 32, seed=0), 4, 0, False)) == 2
     assert len(training_loader(TrainingPatches(empty[:1], TISSUES, 32, seed=0), 4, 0, False)) == 1
+
+
+def test_decoded_patches_are_kept_only_if_those_of_all_workers_fit(
+    patches: list[Patch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patch2tissue.data.datasets._CACHE_LIMIT", 2 * 3 * 32 * 32 * len(patches))
+    reads: list[Path] = []
+
+    def counted(path: Path) -> np.ndarray:
+        reads.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr("patch2tissue.data.datasets.read_image", counted)
+    found = {}
+    for workers in (0, 2, 3):
+        dataset = TrainingPatches(patches, TISSUES, 32, seed=3)
+        training_loader(dataset, 5, workers, pin_memory=False)  # says how many will read
+        reads.clear()
+        for _ in range(2):
+            dataset[0, 1]
+        found[workers] = len(reads)
+    assert found == {0: 1, 2: 1, 3: 2}

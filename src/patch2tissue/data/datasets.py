@@ -34,7 +34,7 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
         side: canvas side S in pixels.
         seed: seed of the augmentation.
         stain: spread of the stain augmentation; brightness: that of the brightness.
-        cache: keep decoded images in memory if they fit in 2 GiB.
+        cache: keep decoded images in memory if they fit in 2 GiB, all data-loading processes together.
         targets: one mask file per patch (pseudo labels), or None.
         confidences: one grey PNG per patch, or None.
     """
@@ -58,15 +58,20 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
         self.seed = seed
         self.stain = stain
         self.brightness = brightness
-        self.targets = None if targets is None else list(targets)
-        self.confidences = None if confidences is None else list(confidences)
-        layers = 3 + (self.targets is not None) + (self.confidences is not None)
-        fits = layers * side * side * len(self.patches) <= _CACHE_LIMIT
-        self._sizes: dict[int, tuple[int, int]] = {}
-        self._cache: dict[int, tuple[np.ndarray, ...]] | None = {} if cache and fits else None
+        self.targets = targets
+        self.confidences = confidences
+        self._sizes = np.zeros((len(self.patches), 2), np.int32)
+        self._cache: dict[int, tuple[np.ndarray, ...]] | None = {} if cache else None
+        self.limit_cache(1)
 
     def __len__(self) -> int:
         return len(self.patches)
+
+    def limit_cache(self, processes: int) -> None:
+        """Keep nothing if decoded patches take more than 2 GiB in so many processes; each comes to hold all of them."""
+        layers = 3 + (self.targets is not None) + (self.confidences is not None)
+        if processes * layers * self.side**2 * len(self.patches) > _CACHE_LIMIT:
+            self._cache = None
 
     def _read(self, index: int) -> tuple[np.ndarray, ...]:
         if self._cache is not None and index in self._cache:
@@ -86,7 +91,7 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
 
     def _inside(self, index: int) -> np.ndarray:
         """Which pixels of the canvas belong to the patch, bool [S, S]."""
-        if index not in self._sizes:
+        if not self._sizes[index].any():
             self._sizes[index] = image_size(self.patches[index].path)
         inside = np.zeros((self.side, self.side), dtype=bool)
         inside[: self._sizes[index][0], : self._sizes[index][1]] = True
@@ -161,6 +166,7 @@ def training_loader(dataset: TrainingPatches, batch_size: int, workers: int, pin
     Batch normalisation cannot be trained on one patch, so a last batch of one is left out unless it is the only one.
     """
     sampler = EpochSampler(len(dataset), dataset.seed)
+    dataset.limit_cache(max(1, workers))
     return DataLoader(
         dataset,
         batch_size=min(batch_size, len(dataset)),
