@@ -21,16 +21,20 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory() -> bool:
     """Let the C library (glibc) keep what is freed for the next step of a training, not ask the system for it again.
 
     Large arrays are otherwise mapped anew each time, and every page of them is filled with zeros first.
     `release_memory` gives it back.
+
+    Returns:
+        Whether there is a C library that does so.
     """
     with suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, 32 * 1024**2)  # the largest that is accepted
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mapped = library.mallopt(_M_MMAP_THRESHOLD, 32 * 1024**2)  # the largest that is accepted
+        return bool(mapped and library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return False
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
