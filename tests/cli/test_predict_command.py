@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,13 @@ def test_help_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for word in ("--out", "--symmetries", "--gate", "--mpp", "--resume", "areas"):
         assert word in shown
+
+
+@pytest.mark.parametrize("engine", ["openvino", "fast"])
+def test_an_engine_that_is_not_there_ends_with_2_before_anything_is_written(
+    run: Path, images: Path, tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert call(run, images, "--out", tmp_path / "out", "--engine", engine) == 2
+    assert not (tmp_path / "out").exists()
+    assert call(run, images, "--out", tmp_path / "out", "--engine", "torch") == 0
