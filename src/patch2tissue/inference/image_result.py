@@ -41,7 +41,7 @@ class ImageResult:
 
     def __init__(
         self,
-        image: Path,
+        image: Path | str,
         mask: Path | None,
         areas: Sequence[TissueArea] = (),
         error: str | None = None,
@@ -54,10 +54,10 @@ class ImageResult:
             numbers += [area.pixels, area.share, _or_nan(area.area_um2)]
         folder, file = (None, "") if mask is None else os.path.split(mask)
         values = {
-            "place": str(image),
+            "place": str(image),  # a text is kept as it is, and so shared with the list that it comes from
             "error": error,
             "_mask_folder": None if folder is None else sys.intern(folder),
-            "_mask_file": "" if file == _usual(image.stem) else file,
+            "_mask_file": "" if file == _usual(Path(image).stem) else file,
             "_tissues": _shared(tuple(area.tissue for area in areas)),
             "_numbers": struct.pack(_HEAD + _AREA * len(areas), *numbers),
         }

@@ -14,6 +14,7 @@ import numpy as np
 
 from patch2tissue.atomic import atomic_path, remove_abandoned
 from patch2tissue.data.images import pixel_count, read_facts, read_image, read_mask, write_mask
+from patch2tissue.data.patches import stem_of
 from patch2tissue.data.tables import write_table
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.areas import tissue_areas, write_areas
@@ -105,10 +106,10 @@ def predict_images(
     remove_abandoned(out, below=False)
     results: dict[str, ImageResult] = {}
 
-    def read(path: Path) -> np.ndarray | ImageResult:
+    def read(path: str) -> np.ndarray | ImageResult:
         try:
             finished = _finished(path, out, tissues, resolution, confidence=confidence) if resume else None
-            return finished or read_image(path)
+            return finished or read_image(Path(path))
         except DataError as error:
             return ImageResult(path, None, error=str(error))
 
@@ -194,11 +195,12 @@ def _write_images(path: Path, results: Sequence[ImageResult]) -> None:
 
 
 def _finished(
-    path: Path, out: Path, tissues: TissueSet, resolution: float | None, *, confidence: bool
+    path: str, out: Path, tissues: TissueSet, resolution: float | None, *, confidence: bool
 ) -> ImageResult | None:
     """What an earlier call wrote for an image, None if it is not all there or is damaged."""
-    target = out / f"{path.stem}_mask.png"
-    if confidence and not (out / f"{path.stem}_confidence.png").is_file():
+    stem = stem_of(Path(path).name)
+    target = out / f"{stem}_mask.png"
+    if confidence and not (out / f"{stem}_confidence.png").is_file():
         return None
     try:
         mask = read_mask(target, tissues) if target.is_file() else None
@@ -208,7 +210,7 @@ def _finished(
 
 
 def _result(
-    path: Path, target: Path, mask: np.ndarray, tissues: TissueSet, resolution: float | None, facts: dict[str, float]
+    path: str, target: Path, mask: np.ndarray, tissues: TissueSet, resolution: float | None, facts: dict[str, float]
 ) -> ImageResult:
     known = "texture" in facts and "colour" in facts
     return ImageResult(
@@ -221,22 +223,22 @@ def _result(
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, files: Sequence[str], read: Callable[[Path], np.ndarray | ImageResult]
-) -> Iterator[tuple[Path, np.ndarray | ImageResult]]:
+    pool: ThreadPoolExecutor, files: Sequence[str], read: Callable[[str], np.ndarray | ImageResult]
+) -> Iterator[tuple[str, np.ndarray | ImageResult]]:
     """Read images in threads, a few ahead of the network and not more than fit into memory well."""
 
-    def pixels(path: Path) -> int:
+    def pixels(path: str) -> int:
         try:
-            return pixel_count(path)
+            return pixel_count(Path(path))
         except DataError:
             return 0
 
     waiting = deque(files)
-    queue: deque[tuple[Path, int, Future[np.ndarray | ImageResult]]] = deque()
+    queue: deque[tuple[str, int, Future[np.ndarray | ImageResult]]] = deque()
     while waiting or queue:
         held = sum(size for _, size, _ in queue)
         while waiting and len(queue) < _AHEAD:
-            path = Path(waiting[0])
+            path = waiting[0]
             size = pixels(path)
             if queue and held + size > _AHEAD_PIXELS:
                 break
@@ -248,10 +250,10 @@ def _read_ahead(
 
 
 def _groups(
-    contents: Iterable[tuple[Path, np.ndarray | ImageResult]], predictor: Predictor, results: dict[str, ImageResult]
-) -> Iterator[list[tuple[Path, np.ndarray]]]:
+    contents: Iterable[tuple[str, np.ndarray | ImageResult]], predictor: Predictor, results: dict[str, ImageResult]
+) -> Iterator[list[tuple[str, np.ndarray]]]:
     """Group successive images of one size that the network takes in one pass; what needs none goes to `results`."""
-    group: list[tuple[Path, np.ndarray]] = []
+    group: list[tuple[str, np.ndarray]] = []
     for path, image in contents:
         if isinstance(image, ImageResult):
             results[image.place] = image
@@ -268,7 +270,7 @@ def _groups(
 
 
 def _write(
-    path: Path,
+    path: str,
     image: np.ndarray,
     prediction: Prediction,
     out: Path,
@@ -280,14 +282,15 @@ def _write(
     probabilities: bool,
 ) -> ImageResult:
     """Write the files of one image, the mask last: it marks the image as done."""
+    stem = stem_of(Path(path).name)
     if overlay:
-        write_png(out / f"{path.stem}_overlay.png", np.asarray(overlay_picture(image, prediction.mask, tissues)))
+        write_png(out / f"{stem}_overlay.png", np.asarray(overlay_picture(image, prediction.mask, tissues)))
     if confidence:
-        write_confidence(out / f"{path.stem}_confidence.png", prediction.confidence)
+        write_confidence(out / f"{stem}_confidence.png", prediction.confidence)
     if probabilities:
-        with atomic_path(out / f"{path.stem}_probabilities.npz") as temporary:
+        with atomic_path(out / f"{stem}_probabilities.npz") as temporary:
             np.savez_compressed(temporary, probabilities=prediction.probabilities.astype(np.float16))
-    target = out / f"{path.stem}_mask.png"
+    target = out / f"{stem}_mask.png"
     facts: dict[str, float] = {}
     given = prediction.confidence[prediction.mask < len(tissues)]
     if given.size:
