@@ -61,7 +61,7 @@ def run(options: Options) -> Section:
 def _measure(section: Section, options: Options, files: list[Path], made: Path) -> None:
     device, dtype, prefix = options.device, autocast_dtype(options.device), options.prefix()
     network = load_pfscnet(made / "pfscnet", device).to(memory_format=torch.channels_last).eval()
-    looked = files[: 16 if options.quick else 96]
+    looked = files[: 16 if options.quick else 64]
     images = to_input(np.stack([read_image(file) for file in looked]), device)
     exact = _masks(network, images, None)
     engines, seconds_to_start = _engines(network, images, device, dtype)

@@ -79,7 +79,7 @@ def make_run(
     masks = np.stack([read_mask(file.parent / "mask" / file.name, TISSUES) for file in files])
     _train(network.to(where), pictures, masks, steps, side, where)
     save_pfscnet(network, folder / "pfscnet")
-    known = [Patch(file, file.stem) for file in files[:40]]  # as many as it takes to know anything, and some more
+    known = [Patch(file, file.stem) for file in files]
     half = autocast_dtype(where)
     distribution = learn_distribution(network, known, pictures.shape[1], device=where, dtype=half, progress=False)
     if distribution is not None:
