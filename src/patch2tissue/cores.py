@@ -21,6 +21,16 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def share_cores() -> None:
+    """Let threads that wait for each other give their core away soon (GNU OpenMP), before torch is imported.
+
+    By default they spin for a long time where there is a core for each of them. As soon as anything else wants one of the
+    cores, be it a thread of ours that writes pictures or another program, all threads spin while one of them waits for
+    its turn, at each of the thousands of steps of a network. `GOMP_SPINCOUNT`, if set already, stays.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+
 def keep_freed_memory() -> bool:
     """Let the C library (glibc) keep what is freed for the next step of a training, not ask the system for it again.
 

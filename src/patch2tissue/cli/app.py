@@ -34,6 +34,7 @@ from patch2tissue.cli.slide import app as slide_app
 from patch2tissue.cli.synthetic import synthetic
 from patch2tissue.cli.train import train
 from patch2tissue.cli.view import view
+from patch2tissue.cores import share_cores
 from patch2tissue.errors import DISK_FULL, Patch2TissueError, remedy
 from patch2tissue.progress import console as progress_console
 
@@ -144,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
+    share_cores()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter, or a name that is none, ends no command
             stream.reconfigure(errors="backslashreplace")

@@ -115,6 +115,8 @@ def predict_images(
 
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         writes: deque[tuple[int, Future[ImageResult]]] = deque()
+        # where the network takes all cores, threads that write beside it hold up each of its steps
+        waiting = 0 if predictor.device.type == "cpu" else _AHEAD
         contents = _read_ahead(readers, names, read)
         shown = track(contents, "predicting", len(names)) if progress else contents
         for group in _groups(shown, predictor, results):
@@ -136,7 +138,7 @@ def predict_images(
                 )
                 writes.append((prediction.mask.size, job))
             # what is written is let go of, so that a long list does not fill the memory
-            while len(writes) > _AHEAD or sum(pixels for pixels, _ in writes) > _AHEAD_PIXELS:
+            while len(writes) > waiting or sum(pixels for pixels, _ in writes) > _AHEAD_PIXELS:
                 done = writes.popleft()[1].result()
                 results[done.place] = done
         results.update({result.place: result for result in (job.result() for _, job in writes)})
