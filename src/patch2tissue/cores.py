@@ -24,9 +24,9 @@ def release_memory() -> None:
 def share_cores() -> None:
     """Let threads that wait for each other give their core away soon (GNU OpenMP), before torch is imported.
 
-    By default they spin for a long time where there is a core for each of them. As soon as anything else wants one of the
-    cores, be it a thread of ours that writes pictures or another program, all threads spin while one of them waits for
-    its turn, at each of the thousands of steps of a network. `GOMP_SPINCOUNT`, if set already, stays.
+    By default they spin for a long time where there is a core for each of them. As soon as anything else wants one of
+    the cores, be it a thread of ours that writes pictures or another program, all threads spin while one of them waits
+    for its turn, at each of the thousands of steps of a network. `GOMP_SPINCOUNT`, if set already, stays.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
