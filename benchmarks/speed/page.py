@@ -144,7 +144,9 @@ def filled(text: str, results: Mapping[str, Any]) -> str:
     """
 
     def table(match: re.Match[str]) -> str:
-        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]](results)}\n<!-- end -->"
+        make = TABLES[match[1]]
+        known = match[1] == "figures" or match[1] in results["details"]
+        return f"<!-- table: {match[1]} -->\n" + (f"{make(results)}\n" if known else "") + "<!-- end -->"
 
     return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
