@@ -14,12 +14,14 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from patch2tissue.errors import DISK_FULL, DataError, WriteError
 
+_ASKING = threading.Lock()
 _MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 _OF_THE_DISK = (*DISK_FULL, errno.EROFS, errno.EIO)
 _TEMPORARY = re.compile(rf"\..*-{_MACHINE}-(\d+)-[a-z0-9_]{{8}}(\.\w+)*")
@@ -52,9 +54,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except OSError as error:
         if error.errno not in _OF_THE_DISK or isinstance(error, WriteError):
@@ -62,6 +62,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise WriteError(error.errno, error.strerror, str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Which rights new files lack; the system tells it only to who sets it, which threads must not do at once."""
+    with _ASKING:
+        umask = os.umask(0o077)
+        os.umask(umask)
+    return umask
 
 
 def reserve(path: Path) -> None:

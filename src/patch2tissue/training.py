@@ -28,7 +28,7 @@ from patch2tissue.atomic import atomic_path, write_text
 from patch2tissue.config import HardwareConfig, OptimiserConfig
 from patch2tissue.cores import keep_freed_memory, release_memory
 from patch2tissue.data.augment import shift_stain
-from patch2tissue.data.datasets import EpochSampler
+from patch2tissue.data.datasets import EpochSampler, read_ahead
 from patch2tissue.data.tables import TableWriter
 from patch2tissue.errors import DataError, TrainingError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
@@ -169,7 +169,7 @@ def fit(
             sums: dict[str, float] = {}
             started, waited, seen = time.perf_counter(), 0.0, 0
             asked = started
-            for batch in loader:
+            for batch in read_ahead(loader):
                 waited += time.perf_counter() - asked
                 batch = {name: value.to(fabric.device, non_blocking=True) for name, value in batch.items()}
                 images = _augmented_images(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from patch2tissue.data.augment import invert_symmetry
 from patch2tissue.data.canvas import canvas_size
-from patch2tissue.data.datasets import EpochSampler, PlainPatches, TrainingPatches, training_loader
+from patch2tissue.data.datasets import EpochSampler, PlainPatches, TrainingPatches, read_ahead, training_loader
 from patch2tissue.data.images import read_image, write_mask
 from patch2tissue.data.layouts import load_split
 from patch2tissue.data.patches import Patch
@@ -85,6 +86,7 @@ def test_a_last_single_patch_is_left_out() -> None:
     assert len(training_loader(TrainingPatches(empty[:1], TISSUES, 32, seed=0), 4, 0, False)) == 1
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_decoded_patches_are_kept_only_if_those_of_all_workers_fit(
     patches: list[Patch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,3 +107,24 @@ def test_decoded_patches_are_kept_only_if_those_of_all_workers_fit(
             dataset[0, 1]
         found[workers] = len(reads)
     assert found == {0: 1, 2: 1, 3: 2}
+
+
+def test_reading_ahead_gives_the_same_batches_and_leaves_the_threads_alone(patches: list[Patch]) -> None:
+    loader = training_loader(TrainingPatches(patches, TISSUES, 32, seed=3, stain=0.1), 5, 0, pin_memory=False)
+    plain, threads = list(loader), torch.get_num_threads()
+    ahead = list(read_ahead(loader))
+    assert torch.get_num_threads() == threads
+    assert len(ahead) == len(plain) == 3
+    assert all(torch.equal(a[key], b[key]) for a, b in zip(plain, ahead, strict=True) for key in a)
+
+
+def test_reading_ahead_tells_of_a_bad_picture_and_can_be_left(patches: list[Patch]) -> None:
+    patches[3].path.write_bytes(b"no picture")
+    loader = training_loader(TrainingPatches(patches, TISSUES, 32, seed=3), 2, 0, pin_memory=False)
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        list(read_ahead(loader))
+    threads = threading.active_count()
+    batches = read_ahead(training_loader(TrainingPatches(patches[:3], TISSUES, 32, seed=3), 1, 0, pin_memory=False))
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,17 @@ def training_loader(dataset: TrainingPatches, batch_size: int, workers: int, pin
         # next would depend on whether there are workers, and whether they are new.
         generator=torch.Generator(),
     )
+
+
+def read_ahead(loader: DataLoader[Any]) -> Iterator[dict[str, Tensor]]:
+    """Batches, the next one of which a thread reads while the network is at work; workers read ahead by themselves."""
+    if loader.num_workers > 0:
+        yield from loader
+        return
+    batches = iter(loader)
+    # one thread for what it computes: it shall not take cores from the network (the setting is each thread's own)
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
