@@ -69,7 +69,7 @@ format: $(STAMP)  ## let ruff put imports and layout in order
 types: $(STAMP)  ## mypy --strict on the package
 	@$(BIN)/mypy
 
-bench: $(STAMP)  ## how fast everything is, as ratios; half an hour (BENCH_ARGS="--only predict": a part)
+bench: $(STAMP)  ## how fast everything is, as ratios; 45 minutes (BENCH_ARGS="--only predict": a part)
 	@$(BIN)/python -m benchmarks.speed $(BENCH_ARGS)
 
 bench-quality: $(STAMP)  ## the quality table: hours; goes on where it was (QUALITY_ARGS=--quick: minutes)

@@ -57,7 +57,18 @@ def _figures(results: Mapping[str, Any]) -> str:
         name = WORDS.get(key.removeprefix("gpu."), f"`{key}`") + (" (GPU)" if key.startswith("gpu.") else "")
         reached = {True: "yes", False: "**no**", None: ""}[target["reached"]]
         rows.append([name, shown(key, results[key]), target["target"], reached, target["floor"]])
-    return markdown(["figure", "measured", "aim", "reached", "what bounds it"], rows, right=[1])
+    return markdown(["figure", "measured", "aim", "reached", "what bounds it"], rows, right=[1]) + _machines(results)
+
+
+def _machines(results: Mapping[str, Any]) -> str:
+    """What was measured where, in a paragraph."""
+    parts: dict[str, list[str]] = {}
+    for part, facts in results["measured"].items():
+        cores = f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
+        device = "" if facts["device"] == "cpu" else f"{facts['device']} and "
+        parts.setdefault(f"{device}{cores} of {facts['processor']}, torch {facts['torch']}", []).append(part)
+    told = [f"{machine}: {', '.join(f'`{part}`' for part in of)}" for machine, of in parts.items()]
+    return "\n\nMeasured on " + "; on ".join(told) + "."
 
 
 def _dense_energy(results: Mapping[str, Any]) -> str:
