@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.speed.harness import Options, Section, interleaved, median, ratio, synchronise
+from benchmarks.speed.example import peak_operations
+from benchmarks.speed.harness import Options, Section, interleaved, median, ratio
 from benchmarks.speed.predict_material import make_patches, make_run
 from patch2tissue.data.images import read_image
 from patch2tissue.errors import ConfigError
@@ -82,7 +83,7 @@ def _measure(section: Section, options: Options, files: list[Path], made: Path) 
     seconds = _per_image(seconds, len(looked), len(files))
 
     share = ratio(seconds, "bare", "predict")
-    flops, peak = _flops(network, images[:1]), _peak(device, dtype, quick=options.quick)
+    flops, peak = _flops(network, images[:1]), peak_operations(device, dtype or torch.float32)
     arithmetic = flops / median(seconds, "bare") / peak
     engine = ratio(seconds, "bare", "torch")
     section.add(
@@ -163,17 +164,3 @@ def _flops(network: PFSCNet, image: Tensor) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.segment(image)
     return float(counter.get_total_flops())
-
-
-def _peak(device: torch.device, dtype: torch.dtype | None, *, quick: bool) -> float:
-    """Operations per second of a large matrix product: the best of several."""
-    side = 256 if quick else 2048 if device.type == "cpu" else 8192
-    one, other = (torch.randn(side, side, device=device, dtype=dtype or torch.float32) for _ in range(2))
-    best = float("inf")
-    for _ in range(5):
-        synchronise(device)
-        started = time.perf_counter()
-        one @ other
-        synchronise(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * side**3 / best
