@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,10 @@ def _shuffled_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     def shuffled(*arguments: Any) -> list[Patch]:
         patches = original(*arguments)
         order = np.random.default_rng(0).permutation(len(patches))
-        return [replace(patch, labels=patches[i].labels) for patch, i in zip(patches, order, strict=True)]
+        return [
+            Patch(patch.path, patch.name, patches[i].labels, patch.mask, patch.patient, patch.slide)
+            for patch, i in zip(patches, order, strict=True)
+        ]
 
     monkeypatch.setattr(training_data, "load_split", shuffled)
 
