@@ -59,7 +59,7 @@ def run_measured(arguments: Sequence[str | Path], options: Options) -> Finished:
         anonymous = resident = 0
         try:
             while process.poll() is None:
-                held = _memory(status)
+                held = memory_fields(status)
                 anonymous, resident = max(anonymous, held.get("RssAnon", 0)), max(resident, held.get("VmHWM", 0))
                 time.sleep(_EVERY)
         finally:
@@ -71,7 +71,7 @@ def run_measured(arguments: Sequence[str | Path], options: Options) -> Finished:
     return Finished(seconds, anonymous, resident)
 
 
-def _memory(status: Path) -> dict[str, int]:
+def memory_fields(status: Path) -> dict[str, int]:
     """Fields of `/proc/PID/status` that are sizes, in bytes; empty where there is no such file."""
     try:
         lines = status.read_text().splitlines()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.speed.children import memory_fields
 from benchmarks.speed.example import likely_logits, peak_operations, segmentation_network, synthetic_patches
 from benchmarks.speed.harness import Options, Section, interleaved, median, ratio
 from benchmarks.speed.lattice import compiler, lattice_filter
@@ -114,18 +115,14 @@ def _memory_mb(action: Callable[[], object], device: torch.device) -> float | No
         action()
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
     release_memory()
+    status = Path("/proc/self/status")
     try:
-        before = _status("VmRSS")
+        before = memory_fields(status)["VmRSS"]
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # peak := now
         action()
-        return max(0, _status("VmHWM") - before) * 1024 / 1e6
-    except OSError:
+        return max(0, memory_fields(status)["VmHWM"] - before) / 1e6
+    except (OSError, KeyError):
         return None
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def _curve(batch: _Batch, exact: Tensor, options: Options) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ random tensors that are there already, in the same precision.
 from __future__ import annotations
 
 import csv
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.speed.harness import Options, Section, interleaved, median, synchronise
+from benchmarks.speed.harness import Options, Section, interleaved, median, ratio, synchronise
 from patch2tissue.config import RunConfig, config_from_dict
 from patch2tissue.craanet.network import CRAANet
 from patch2tissue.craanet.training import train_craanet
@@ -186,12 +185,12 @@ def run(options: Options) -> Section:
 
 
 def _add(section: Section, stage: str, seconds: dict[str, list[float]], options: Options) -> None:
-    of_bare = statistics.median(bare / ours for bare, ours in zip(seconds["bare"], seconds["ours"], strict=True))
+    of_bare = ratio(seconds, "bare", "ours")
     if options.device.type != "cpu":
         key = f"{options.prefix()}training.{stage}.share_of_bare_network"
         section.add(key, of_bare, "at least 90%", of_bare >= 0.9, "1: nothing but the network's own steps")
         return
-    times = statistics.median(plain / ours for plain, ours in zip(seconds["plain"], seconds["ours"], strict=True))
+    times = ratio(seconds, "plain", "ours")
     section.add(
         f"{options.prefix()}training.{stage}.speedup_vs_fp32_loop",
         times,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from patch2tissue.errors import ConfigError
-from patch2tissue.inference.engines.engine import BothOutputs
+from patch2tissue.inference.engines.engine import BothOutputs, OutputsEngine
 
 
-class CompiledEngine:
+class CompiledEngine(OutputsEngine):
     """Compiles when images of a new height and width come, which takes some 10 seconds.
 
     A batch of one image, and sizes beyond those that torch compiles (8), go through plain torch.
@@ -31,24 +31,16 @@ class CompiledEngine:
         self._compiled = torch.compile(self._plain)
         _guarded(torch.compile(_small), torch.zeros(8, device=device))  # so that a missing compiler is told of now
 
-    def segment(self, images: Tensor) -> Tensor:
-        """See `Engine`."""
-        logits: Tensor = self._run(images)[0]
-        return logits
-
-    def segment_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Engine`."""
-        logits, fine = self._run(images)
-        return logits, fine
-
-    def _run(self, images: Tensor) -> Any:
+    def _run(self, images: Tensor) -> Sequence[Tensor]:
         if len(images) == 1:  # torch would compile the network once more for it
-            return self._plain(images)
+            plain: tuple[Tensor, ...] = self._plain(images)
+            return plain
         torch._dynamo.mark_dynamic(images, 0)
         # symbolic sides do not compile: torch lacks the remainder of a symbolic number by a stride
         torch._dynamo.mark_static(images, 2)
         torch._dynamo.mark_static(images, 3)
-        return _guarded(self._compiled, images)
+        compiled: tuple[Tensor, ...] = _guarded(self._compiled, images)
+        return compiled
 
 
 def _small(values: Tensor) -> Tensor:

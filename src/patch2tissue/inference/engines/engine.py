@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from torch import Tensor, nn
 
+from patch2tissue.config import InferenceConfig
 from patch2tissue.errors import ConfigError
 
-ENGINES = ("auto", "torch", "compile", "onnxruntime", "openvino")
+ENGINES: tuple[str, ...] = get_args(InferenceConfig.model_fields["engine"].annotation)
 """Values of `inference.engine`."""
 
 MULTIPLE = 32
@@ -27,6 +30,23 @@ class Engine(Protocol):
     def segment_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the encoder's features at stride 4, see `PFSCNet.segment_with_features`."""
         ...
+
+
+class OutputsEngine(ABC):
+    """An engine of what computes both outputs in one call."""
+
+    @abstractmethod
+    def _run(self, images: Tensor) -> Sequence[Tensor]:
+        """What `BothOutputs` gives."""
+
+    def segment(self, images: Tensor) -> Tensor:
+        """See `Engine`."""
+        return self._run(images)[0]
+
+    def segment_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Engine`."""
+        logits, fine = self._run(images)
+        return logits, fine
 
 
 class BothOutputs(nn.Module):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from patch2tissue.inference.engines.engine import optional_package
+from patch2tissue.inference.engines.engine import OutputsEngine, optional_package
 from patch2tissue.inference.engines.exporting import onnx_model
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(OutputsEngine):
     """Computes an exported network with ONNX Runtime.
 
     Args:
@@ -28,15 +28,6 @@ class OnnxRuntimeEngine:
         model = onnx_model(network, "onnxruntime", "onnx", features=features)
         self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
-
-    def segment(self, images: Tensor) -> Tensor:
-        """See `Engine`."""
-        return self._run(images)[0]
-
-    def segment_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Engine`."""
-        logits, fine = self._run(images)
-        return logits, fine
 
     def _run(self, images: Tensor) -> list[Tensor]:
         found = self._session.run(None, {self._input: images.float().contiguous().numpy()})

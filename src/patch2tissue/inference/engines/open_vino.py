@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from patch2tissue.errors import ConfigError
-from patch2tissue.inference.engines.engine import optional_package
+from patch2tissue.inference.engines.engine import OutputsEngine, optional_package
 from patch2tissue.inference.engines.exporting import onnx_model
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(OutputsEngine):
     """Computes an exported network with OpenVINO.
 
     Args:
@@ -42,15 +42,6 @@ class OpenVinoEngine:
                 f"inference.engine is 'openvino', but OpenVINO cannot use the network ({told[:200]}). Use the engine "
                 "torch."
             ) from None
-
-    def segment(self, images: Tensor) -> Tensor:
-        """See `Engine`."""
-        return self._run(images)[0]
-
-    def segment_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Engine`."""
-        logits, fine = self._run(images)
-        return logits, fine
 
     def _run(self, images: Tensor) -> list[Tensor]:
         # a request of its own for each call, so that threads do not share one
