@@ -7,7 +7,6 @@ in an epoch is drawn from (seed, epoch) and nothing else.
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import os
@@ -29,7 +28,7 @@ from patch2tissue.config import HardwareConfig, OptimiserConfig
 from patch2tissue.cores import keep_freed_memory, release_memory
 from patch2tissue.data.augment import shift_stain
 from patch2tissue.data.datasets import EpochSampler, read_ahead
-from patch2tissue.data.tables import TableWriter
+from patch2tissue.data.tables import write_table
 from patch2tissue.errors import DataError, TrainingError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.progress import EpochProgress
@@ -314,8 +313,4 @@ def _start_curves(fabric: Fabric, history: History) -> None:
 
 def write_curves(path: Path, history: History) -> None:
     """Write curves as CSV with the columns epoch, name, value (epochs from 1)."""
-    buffer = io.StringIO()
-    writer = TableWriter(buffer)
-    writer.writerow(["epoch", "name", "value"])
-    writer.writerows([epoch + 1, name, f"{value:.8g}"] for epoch, name, value in history)
-    write_text(path, buffer.getvalue())
+    write_table(path, ["epoch", "name", "value"], ([epoch + 1, name, f"{value:.8g}"] for epoch, name, value in history))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from PIL import Image
 
 from patch2tissue.atomic import atomic_path, remove_abandoned, write_text
 from patch2tissue.data.regions import positions
-from patch2tissue.data.tables import TableWriter
+from patch2tissue.data.tables import write_table
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.plain_files import read_json
@@ -348,8 +347,4 @@ def _write_manifest(out: Path, tiles: list[Tile]) -> None:
             if listed and tuple(listed[0]) == COLUMNS:
                 earlier = {row[0]: row for row in listed[1:] if len(row) == len(COLUMNS)}
         kept = {name: row for name, row in earlier.items() if name not in rows and (out / name).is_file()}
-        buffer = io.StringIO()
-        writer = TableWriter(buffer)
-        writer.writerow(COLUMNS)
-        writer.writerows((rows | kept).values())
-        write_text(path, buffer.getvalue())
+        write_table(path, COLUMNS, (rows | kept).values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from patch2tissue.atomic import write_text
-from patch2tissue.data.tables import TableWriter
+from patch2tissue.data.tables import write_table
 from patch2tissue.inference.familiarity import Familiarity, unlike_training
 
 COLUMNS = ("slide", "tissue", "pixels", "share", "area_mm2", "perimeter_mm", "pieces")
@@ -101,25 +100,14 @@ class SlideResult:
 
 def write_slide_areas(path: Path, results: Iterable[SlideResult]) -> None:
     """Write areas as CSV, one row per slide and tissue."""
-    buffer = io.StringIO()
-    writer = TableWriter(buffer)
-    writer.writerow(COLUMNS)
-    for result in results:
-        for area in result.areas:
-            perimeter = "" if area.perimeter_mm is None else f"{area.perimeter_mm:.6f}"
-            pieces = "" if area.pieces is None else area.pieces
-            writer.writerow(
-                [
-                    result.slide.name,
-                    area.tissue,
-                    area.pixels,
-                    f"{area.share:.6f}",
-                    f"{area.area_mm2:.8f}",
-                    perimeter,
-                    pieces,
-                ]
-            )
-    write_text(path, buffer.getvalue())
+
+    def row(result: SlideResult, area: SlideArea) -> list[object]:
+        perimeter = "" if area.perimeter_mm is None else f"{area.perimeter_mm:.6f}"
+        pieces = "" if area.pieces is None else area.pieces
+        shares = (area.pixels, f"{area.share:.6f}", f"{area.area_mm2:.8f}")
+        return [result.slide.name, area.tissue, *shares, perimeter, pieces]
+
+    write_table(path, COLUMNS, (row(result, area) for result in results for area in result.areas))
 
 
 def write_areas_json(path: Path, result: SlideResult) -> None:
