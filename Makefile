@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 600
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py
 
 .DEFAULT_GOAL := default
-.PHONY: default help demo test slow readers fuzz lint format types bench bench-quality docs lock audit clean
+.PHONY: default help demo test slow readers ecosystem fuzz lint format types bench bench-quality docs lock audit clean
 
 default: $(STAMP)  ## install everything into .venv (the default target)
 	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
@@ -42,6 +42,17 @@ readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuB
 	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 		$(BIN)/python -c "$$where" > "$$(.venv-readers/bin/python -c "$$where")/patch2tissue_venv.pth"
 	@.venv-readers/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r tests/readers.txt
+	@touch $@
+
+ecosystem: .venv-ecosystem/.installed  ## test what needs optional packages: Ray, ONNX Runtime, MONAI, PEFT and others
+	@PYTHONPATH=src .venv-ecosystem/bin/python -m pytest -m extras
+
+# An environment of its own, which sees the packages of .venv, too.
+.venv-ecosystem/.installed: $(STAMP) tests/ecosystem.txt
+	@rm -rf .venv-ecosystem && $(BIN)/python -m venv .venv-ecosystem
+	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		$(BIN)/python -c "$$where" > "$$(.venv-ecosystem/bin/python -c "$$where")/patch2tissue_venv.pth"
+	@.venv-ecosystem/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r tests/ecosystem.txt
 	@touch $@
 
 fuzz: .venv-fuzz/.installed  ## fuzz the parsers of labels, tables, YAML and GeoJSON (FUZZ_SECONDS=60: shorter)

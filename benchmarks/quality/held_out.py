@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -31,11 +30,15 @@ class TuningShop(Workshop):
         self.config, self.limit = config, limit
         self.tissues = config.tissue_set()
         prepare_data(config)
-        unmasked = [replace(patch, mask=None) for patch in _thinned(training_patches(config), limit)]
+        unmasked = [_without_mask(patch) for patch in _thinned(training_patches(config), limit)]
         self.patches, self.held_out = split(unmasked, config.seed % FOLDS)
         self.images = []
         self.side = canvas_size(self.patches, config.data.patch_size)
         self.spent = {}
+
+
+def _without_mask(patch: Patch) -> Patch:
+    return Patch(patch.path, patch.name, patch.labels, patient=patch.patient, slide=patch.slide)
 
 
 def split(patches: Sequence[Patch], fold: int) -> tuple[list[Patch], list[Patch]]:

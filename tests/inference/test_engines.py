@@ -18,6 +18,8 @@ from patch2tissue.inference.engines.engine import optional_package
 from patch2tissue.inference.predictor import Predictor
 from patch2tissue.pfscnet.network import PFSCNet
 
+pytestmark = pytest.mark.extras  # those of ONNX Runtime need it
+
 CPU = torch.device("cpu")
 NEEDS = {"onnxruntime": ("onnxruntime", "onnx", "onnxscript"), "openvino": ("openvino", "onnx", "onnxscript")}
 SIZES = [(3, 64, 96), (1, 96, 64), (5, 64, 96), (2, 32, 32)]
