@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 600
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py
 
 .DEFAULT_GOAL := default
-.PHONY: default help demo test slow readers ecosystem fuzz lint format types bench bench-quality docs lock audit clean
+.PHONY: default help demo test slow readers ecosystem fuzz lint format types bench bench-quality docs dist lock audit clean
 
 default: $(STAMP)  ## install everything into .venv (the default target)
 	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
@@ -89,6 +89,9 @@ bench-quality: $(STAMP)  ## the quality table: hours; goes on where it was (QUAL
 docs: $(STAMP)  ## build the documentation into site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open site/index.html"
+
+dist: $(STAMP)  ## build wheel and source distribution into dist/, and try the wheel in an empty environment
+	@sh scripts/check_distribution.sh
 
 lock:  ## choose the newest versions again and rewrite requirements.lock (needs uv)
 	@sh scripts/make_lock.sh
