@@ -8,6 +8,8 @@ QUALITY_ARGS ?=
 BENCH_ARGS ?=
 AUDIT_ARGS ?=
 FUZZ_SECONDS ?= 600
+# One process per core and one thread in each: threads of several processes would wait for each other.
+PARALLEL_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py
 
 .DEFAULT_GOAL := default
@@ -28,10 +30,10 @@ demo: $(STAMP)  ## train both stages on synthetic tissue and write runs/demo/rep
 	@$(BIN)/patch2tissue demo
 
 test: $(STAMP)  ## run the tests that take seconds each
-	@$(BIN)/python -m pytest
+	@$(PARALLEL_TESTS)
 
 slow: $(STAMP)  ## run the tests that take minutes
-	@$(BIN)/python -m pytest -m slow $(SLOW_ARGS) || [ $$? -eq 5 ]  # 5: there are none
+	@$(PARALLEL_TESTS) -m slow $(SLOW_ARGS) || [ $$? -eq 5 ]  # 5: there are none
 
 readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuBaLab and LazySlide
 	@PYTHONPATH=src .venv-readers/bin/python -m pytest $(READER_TESTS)
