@@ -1,7 +1,7 @@
 """What mkdocs.yml hooks into the build of the documentation; everything is made then, so that the site needs no server.
 
 - ```` ```math ```` fences hold LaTeX, which GitHub draws too; here they become MathML.
-- Marks such as `[published: CSRA]` and `[our reading]` become coloured labels on pages that say `marks: true`.
+- Marks such as `[our reading]` and `[published: OAA; our reading: storage]` become coloured labels on pages that say `marks: true`.
 - `<!-- include: ../CHANGELOG.md -->` is replaced by that file, its links set right.
 - `<!-- commands -->` is replaced by what the command line says of itself.
 """
@@ -65,12 +65,13 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
     if not page.meta.get("marks"):
         return content
     _unmark(page.toc.items)
-    return MARK.sub(lambda found: label(found[1]), content)
+    return MARK.sub(lambda found: " ".join(map(label, found[1].split("; "))), content)
 
 
 def label(text: str) -> str:
-    """One mark as a coloured label."""
+    """One part of a mark as a coloured label."""
     kind = "published" if text.lower().startswith("published") else "reading"
+    text = text[0].lower() + text[1:]
     return f'<span class="mark mark--{kind}">{text}</span>'
 
 
@@ -91,7 +92,9 @@ def commands() -> str:
 
 def _command(command: Any, words: list[str]) -> list[str]:
     children = getattr(command, "commands", {})
-    lines = [] if len(words) == 1 else [f"{'#' * len(words)} {' '.join(words)}", "", _paragraphs(command.help or ""), ""]
+    lines = (
+        [] if len(words) == 1 else [f"{'#' * len(words)} {' '.join(words)}", "", _paragraphs(command.help or ""), ""]
+    )
     if not children:
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
