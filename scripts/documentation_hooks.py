@@ -1,7 +1,8 @@
 """What mkdocs.yml hooks into the build of the documentation; everything is made then, so that the site needs no server.
 
 - ```` ```math ```` fences hold LaTeX, which GitHub draws too; here they become MathML.
-- Marks such as `[our reading]` and `[published: OAA; our reading: storage]` become coloured labels on pages that say `marks: true`.
+- Marks such as `[our reading]` and `[published: OAA; our reading: storage]` become coloured labels on
+  pages that say `marks: true`.
 - `<!-- include: ../CHANGELOG.md -->` is replaced by that file, its links set right.
 - `<!-- commands -->` is replaced by what the command line says of itself.
 """

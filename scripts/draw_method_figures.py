@@ -167,9 +167,9 @@ def draw_pipeline(demo: Demo) -> Figure:
     box(7.55, 1.4, 1.05, 1.1, "PFSCNet\nCE + energy\n+ contrast")
     arrow(1.4, 1.95, 1.7, 1.95)
     arrow(7.24, 1.95, 7.5, 1.95)
-    arrow(8.68, 2.1, 8.9, 2.45)
+    arrow(8.65, 2.05, 8.83, 2.4)
     place(8.85, 2.1, 1.05, demo.over(row, prediction.mask, 0.7), "map")
-    place(8.85, 0.5, 1.05, demo.over(row, demo.truth(row), 0.7), "truth, never read")
+    place(8.85, 0.5, 1.05, demo.over(row, demo.truth(row), 0.7), "truth, to compare")
     assert side == prediction.mask.shape[0]
     return figure
 
@@ -312,7 +312,8 @@ def draw_feature_space(demo: Demo) -> Figure:
     against = lead > demo.config.pfscnet.correction.margin
     chosen = torch.randperm(len(label), generator=torch.Generator().manual_seed(0))[:2500]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.3))
-    for place, colored, title in ((axes[0], label, "by pseudo label"), (axes[1], real, "by truth, never read")):
+    places = [(9, 7), (9, 7), (9, 7), (-34, 7)]  # of the names beside their stars; the last two lie close
+    for place, colored, title in ((axes[0], label, "by pseudo label"), (axes[1], real, "by truth, not trained on")):
         for tissue in range(count):
             these = chosen[colored[chosen] == tissue]
             place.scatter(*flat[these].T, s=4, color=demo.colors[tissue], alpha=0.35, lw=0)
@@ -320,7 +321,9 @@ def draw_feature_space(demo: Demo) -> Figure:
         place.scatter(*flat[doubtful].T, s=22, facecolors="none", edgecolors="black", lw=0.6)
         for tissue in range(count):
             place.scatter(*stars[tissue], marker="*", s=230, color=demo.colors[tissue], edgecolors="black", zorder=5)
-            place.annotate(NAMES[tissue], stars[tissue], xytext=(9, 7), textcoords="offset points", weight="bold")
+            place.annotate(
+                NAMES[tissue], stars[tissue], xytext=places[tissue], textcoords="offset points", weight="bold"
+            )
         place.set_title(title, color=INK)
         place.set_xticks([])
         place.set_yticks([])

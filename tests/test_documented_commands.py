@@ -47,6 +47,9 @@ def program() -> Any:
 def find_command(words: list[str]) -> tuple[Any, list[str]]:
     """The command that words begin with, and the words after it."""
     command = program()
+    general = {name for parameter in command.params for name in parameter.opts}
+    while words and words[0] in general and len(words) > 1:
+        words = words[1:]
     while words and hasattr(command, "commands") and not words[0].startswith("-"):
         assert words[0] in command.commands, f"there is no command {words[0]}"
         command, words = command.commands[words[0]], words[1:]
