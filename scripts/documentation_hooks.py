@@ -2,7 +2,7 @@
 
 - ```` ```math ```` fences hold LaTeX, which GitHub draws too; here they become MathML.
 - Marks such as `[our reading]` and `[published: OAA; our reading: storage]` become coloured labels on
-  pages that say `marks: true`.
+  pages that say `marks: true` and in the reference of the Python API.
 - `<!-- include: ../CHANGELOG.md -->` is replaced by that file, its links set right.
 - `<!-- commands -->` is replaced by what the command line says of itself.
 """
@@ -62,8 +62,8 @@ def included(name: str) -> str:
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:
-    """Colour the marks of a page that has them; its table of contents does without."""
-    if not page.meta.get("marks"):
+    """Colour the marks of a page that has them, and of docstrings; the table of contents does without."""
+    if not page.meta.get("marks") and not page.file.src_uri.startswith("api/"):
         return content
     _unmark(page.toc.items)
     return MARK.sub(lambda found: " ".join(map(label, found[1].split("; "))), content)
