@@ -104,7 +104,7 @@ def _command(command: Any, words: list[str]) -> list[str]:
         if arguments or options:
             lines += ["| | | default |", "|---|---|---|"]
             lines += [_row(f"`{_name(p)}`", p) for p in arguments]
-            lines += [_row(" ".join(f"`{name}`" for name in (*p.opts, *p.secondary_opts)), p) for p in options]
+            lines += [_row(_names(p), p) for p in options]
             lines.append("")
     for name, child in children.items():
         lines += _command(child, [*words, name])
@@ -117,6 +117,11 @@ def _paragraphs(text: str) -> str:
 
 def _name(parameter: Any) -> str:
     return str(parameter.metavar or parameter.name.upper())
+
+
+def _names(option: Any) -> str:
+    value = f" {option.metavar}" if option.metavar else ""
+    return " ".join(f"`{name}{value}`" for name in (*option.opts, *option.secondary_opts))
 
 
 def _placeholder(parameter: Any) -> str:
