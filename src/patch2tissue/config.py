@@ -110,7 +110,7 @@ class EncoderConfig(_Section):
     lora: LoRAConfig = Field(default_factory=LoRAConfig, description="low-rank adaptation")
     gradient_checkpointing: bool = Field(
         False,
-        description="compute blocks once more in the backward pass instead of keeping what they gave: less memory",
+        description="compute a ViT's blocks once more in the backward pass instead of keeping them: less memory",
     )
     final_norm: bool | None = Field(
         None, description="normalise a ViT's feature maps by its last norm; null: for foundation models only"

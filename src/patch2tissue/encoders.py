@@ -49,6 +49,7 @@ class Encoder(nn.Module):
         of_tokens: whether all feature maps have one grid, that of a vision transformer.
         config: what was built, with a foundation model's short name replaced by its architecture and options, so that
             it can be built again without the Hub.
+        origin: repository and licence of the foundation model that the weights come from; None for others.
 
     Args:
         config: name, weights, output stride, options, and what is trained.
@@ -73,9 +74,14 @@ class Encoder(nn.Module):
         std = self.config.std or known.get("std") or IMAGENET_DEFAULT_STD
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
-        _fill(self.model, config)
+        self.origin = _fill(self.model, config)
         if config.gradient_checkpointing:
-            _recompute(self.model, config.name)
+            if not self.of_tokens:
+                raise ConfigError(
+                    f"encoder.gradient_checkpointing is for vision transformers, not for '{config.name}': set it to "
+                    "false, and batch_size smaller if memory is short."
+                )
+            cast(Any, self.model).model.set_grad_checkpointing(True)
         if config.train == "frozen":
             self.model.requires_grad_(False)
         elif config.train == "lora":
@@ -99,7 +105,9 @@ class Encoder(nn.Module):
         """
         inputs = self.normalised(images)
         if self.of_tokens:
-            height, width = (-(-side // self.output_stride) * self.output_stride for side in images.shape[-2:])
+            # no negative numbers: ONNX divides them in another way
+            stride = self.output_stride
+            height, width = ((side + stride - 1) // stride * stride for side in images.shape[-2:])
             if (height, width) != tuple(images.shape[-2:]):
                 inputs = F.interpolate(inputs, size=(height, width), mode="bilinear", align_corners=False)
         # of a frozen model nothing is kept for a backward pass, unless gradients of the image are asked for (Grad-CAM)
@@ -149,8 +157,8 @@ def resolved(config: EncoderConfig) -> EncoderConfig:
     update = {
         "name": name,
         "options": {**(options or {}), **config.options},
-        "mean": config.mean or known.get("mean"),
-        "std": config.std or known.get("std"),
+        "mean": config.mean or tuple(known.get("mean") or ()) or None,
+        "std": config.std or tuple(known.get("std") or ()) or None,
     }
     return config.model_copy(update=update)
 
@@ -248,25 +256,21 @@ def _tokens(name: str, options: dict[str, Any], *, pretrained: bool) -> Any:
         ) from None
 
 
-def _fill(model: nn.Module, config: EncoderConfig) -> None:
-    """Load what the configuration names: a local file, or a foundation model's weights from the Hub."""
+def _fill(model: nn.Module, config: EncoderConfig) -> dict[str, str] | None:
+    """Load what the configuration names: a local file, or a foundation model's weights from the Hub; see `origin`."""
     known = foundation_model(config.name)
     if config.weights is not None:
         load_encoder_weights(model, Path(config.weights), allow_missing=config.allow_missing)
     elif config.pretrained and known is not None:
         take_weights(model, download_weights(known), known.page, allow_missing=config.allow_missing)
     else:
-        return
-    if known is not None and not known.commercial:
+        return None
+    if known is None:
+        return None
+    if not known.commercial:
         log.warning(
             "the weights of %s are under the licence %s, for non-commercial use, and so is what is trained with them",
             known.name,
             known.licence,
         )
-
-
-def _recompute(model: Any, name: str) -> None:
-    inner = getattr(model, "model", model)
-    if not hasattr(inner, "set_grad_checkpointing"):
-        raise ConfigError(f"encoder.gradient_checkpointing: the encoder '{name}' cannot; set it to false.")
-    inner.set_grad_checkpointing(True)
+    return {"repository": known.repository, "licence": known.licence}

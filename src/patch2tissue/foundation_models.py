@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patch2tissue.config import RunConfig
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of ImageNet, which most of the models were trained with."""
@@ -292,21 +295,26 @@ FAR = 1.5
 """Factor between the resolution of patches and that of a model's training from which on it is told of."""
 
 
-def resolution_note(name: str, um_per_pixel: float | None) -> str | None:
-    """What to tell of patches whose resolution is far from that a foundation model knows; None if all is well.
+def encoder_notes(config: RunConfig) -> list[str]:
+    """What a user should know of the encoders that a run asks for, before it is trained; empty if all is well."""
+    notes = []
+    resolution = config.tissue_set().um_per_pixel
+    names = dict.fromkeys((config.craanet.encoder.name, config.stage2_encoder().name))
+    for model in filter(None, map(foundation_model, names)):
+        if resolution is not None and _factor(model, resolution) > FAR:
+            known = " or ".join(f"{value:g}" for value in model.um_per_pixel)
+            notes.append(
+                f"the patches have {resolution:g} µm per pixel, but {model.name} was trained at {known}: its features "
+                "are of things of that size. Cut patches at that resolution if you can."
+            )
+    first = config.craanet.encoder
+    if first.train == "frozen" and not first.pretrained and first.weights is None and config.pretraining is None:
+        notes.append(
+            "craanet.encoder is frozen at random weights, of which little can be learned: name its weights, or set "
+            "craanet.encoder.train to 'all'"
+        )
+    return notes
 
-    Args:
-        name: as `encoder.name`.
-        um_per_pixel: of the patches; None where it is not known.
-    """
-    model = foundation_model(name)
-    if model is None or um_per_pixel is None:
-        return None
-    factor = min(max(um_per_pixel / known, known / um_per_pixel) for known in model.um_per_pixel)
-    if factor <= FAR:
-        return None
-    known = " or ".join(f"{value:g}" for value in model.um_per_pixel)
-    return (
-        f"the patches have {um_per_pixel:g} µm per pixel, but {model.name} was trained at {known}: cut patches at that "
-        "resolution if you can, since its features are of things of that size"
-    )
+
+def _factor(model: FoundationModel, um_per_pixel: float) -> float:
+    return min(max(um_per_pixel / known, known / um_per_pixel) for known in model.um_per_pixel)

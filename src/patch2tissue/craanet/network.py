@@ -78,6 +78,8 @@ class CRAANet(nn.Module):
             "residual_weight": residual_weight,
             "attention_stages": attention_stages,
         }
+        if self.encoder.origin is not None:
+            self.settings["encoder_origin"] = self.encoder.origin
 
     @property
     def attention_stride(self) -> int:

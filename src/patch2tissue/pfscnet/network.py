@@ -113,6 +113,8 @@ class PFSCNet(nn.Module):
             "embedding_dimensions": embedding_dimensions,
             "atrous_rates": list(atrous_rates),
         }
+        if self.encoder.origin is not None:
+            self.settings["encoder_origin"] = self.encoder.origin
 
     @classmethod
     def from_config(cls, config: RunConfig, tissues: int) -> PFSCNet:
