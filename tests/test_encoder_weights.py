@@ -265,3 +265,12 @@ def test_the_list_as_json(run_command: Callable[..., int], capsys: pytest.Captur
     assert models["virchow2"]["um_per_pixel"] == [0.25, 0.5, 1.0, 2.0]
     assert run_command("encoders", "list") == 0
     assert "h-optimus-0" in capsys.readouterr().out
+
+
+def test_a_saved_network_that_names_the_hub_is_refused(tmp_path: Path) -> None:
+    save_craanet(CRAANet("resnet10t", 3), tmp_path)
+    settings = json.loads((tmp_path / "network.json").read_text())
+    settings["encoder"]["name"] = "hf-hub:somebody/model"
+    (tmp_path / "network.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match="nobody is asked"):
+        load_craanet(tmp_path)

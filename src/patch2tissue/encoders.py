@@ -164,7 +164,13 @@ def resolved(config: EncoderConfig) -> EncoderConfig:
 
 
 def load_config(settings: dict[str, Any]) -> EncoderConfig:
-    """The encoder that a saved network was built with, to be filled with its weights: no download, nothing frozen."""
+    """The encoder that a saved network was built with, to be filled with its weights: no download, nothing frozen.
+
+    Raises:
+        ConfigError: if it names a repository of the Hub, which saved networks do not and which would be asked.
+    """
+    if hub_repository(str(settings.get("name"))) is not None:
+        raise ConfigError(f"encoder.name is '{settings['name']}', and nobody is asked what that is")
     plain = {"weights": None, "pretrained": False, "train": "all", "gradient_checkpointing": False}
     return EncoderConfig(**{**settings, **plain})
 
