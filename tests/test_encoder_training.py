@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from conftest import RECIPES, TINY
 from killing import killed_at
-from patch2tissue import training
+from patch2tissue import training, weights
 from patch2tissue.config import EncoderConfig, OptimiserConfig, PFSCNetConfig, RunConfig, load_config
 from patch2tissue.craanet import training as craanet_training
 from patch2tissue.craanet.network import CRAANet, load_craanet, save_craanet
-from patch2tissue.errors import ConfigError
+from patch2tissue.errors import ConfigError, WriteError
 from patch2tissue.inference.folding import folded
 from patch2tissue.lora import adapted_layers, load_plain_state, plain_state
 from patch2tissue.pfscnet import training as pfscnet_training
@@ -251,3 +252,13 @@ def test_trained_state_is_everything_where_nothing_is_frozen() -> None:
     network = CRAANet("resnet10t", 3)
     assert trained_state(network).keys() == network.state_dict().keys()
     assert training.trained_state is trained_state
+
+
+def test_a_full_disk_is_told_of_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(WriteError, match="Make room") as caught:
+        weights.write_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    assert caught.value.full and not list(tmp_path.iterdir())

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.models import load_state_dict_from_hf
 from torch import Tensor, nn
 
-from patch2tissue.atomic import atomic_path
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.foundation_models import FoundationModel, foundation_model, hub_repository
 from patch2tissue.plain_files import reason
+from patch2tissue.weights import write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -235,6 +235,4 @@ def read_weights(source: Path) -> dict[str, Tensor]:
 def write_weights(tensors: Mapping[str, Tensor], target: Path) -> None:
     """Write tensors as safetensors, for `encoder.weights`."""
     # a copy each: safetensors refuses tensors that share memory
-    plain = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(target) as temporary:
-        save_file(plain, temporary)
+    write_tensors({name: tensor.clone() for name, tensor in tensors.items()}, target)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -31,14 +34,24 @@ def save_network_folder(network: nn.Module, settings: dict[str, Any], folder: Pa
     All weights are written, those that were frozen too, and low-rank changes as part of the weights they change: the
     folder alone is enough to predict with.
     """
-    _write_tensors(plain_state(network), folder / "weights.safetensors")
+    write_tensors(plain_state(network), folder / "weights.safetensors")
     write_text(folder / "network.json", json.dumps({"kind": kind, **settings}, indent=2))
 
 
-def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    # not as bytes in memory first: a large encoder would be there twice
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, atomically, and without a copy of all of them in memory.
+
+    Raises:
+        WriteError: if the folder cannot be written to, or the disk is full.
+    """
     with atomic_path(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        except SafetensorError as error:  # the system's error is in its text alone
+            found = re.search(r"os error (\d+)", str(error))
+            if found is None:
+                raise
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
 
 
 def trained_state(network: nn.Module) -> dict[str, Tensor]:
@@ -63,7 +76,7 @@ def keep_frozen(network: nn.Module, folder: Path) -> None:
     """Write the frozen weights into a folder, unless they are there or there are none."""
     frozen = _frozen(network)
     if frozen and not (folder / FROZEN_FILE).is_file():
-        _write_tensors(dict(frozen), folder / FROZEN_FILE)
+        write_tensors(dict(frozen), folder / FROZEN_FILE)
 
 
 def restore_frozen(network: nn.Module, folder: Path) -> None:
