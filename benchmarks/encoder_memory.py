@@ -1,11 +1,11 @@
-"""What training a foundation model takes: memory, checkpoint and time, by what of it is trained. At random weights.
+"""What training a foundation model takes: memory and checkpoints, by what of it is trained. At random weights.
 
     python -m benchmarks.encoder_memory [--encoder uni] [--batch 4] [--side 224] [--modes all frozen lora]
 
 Each way is a process of its own, on the CPU in float32: a CRAANet on the whole architecture, two steps of AdamW on
 random patches. `memory` is the peak of the process beyond what it held before the network was made; `checkpoint` what
-an epoch writes, without the frozen weights that are written once; `step` the second step. `checkpointed` is `all` with
-gradient checkpointing. Writes benchmarks/results/encoder_memory.json. `lora` needs peft.
+an epoch writes, without the frozen weights that are written once. `checkpointed` is `all` with gradient checkpointing.
+Writes benchmarks/results/encoder_memory.json. `lora` needs peft.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,25 +47,22 @@ def measure(encoder: str, options: dict[str, Any], mode: str, batch: int, side: 
     network = CRAANet(EncoderConfig(name=encoder, options=options, **MODES[mode]), TISSUES).train()
     optimiser = torch.optim.AdamW(parameter_groups(network, OptimiserConfig()), fused=True)
     for _ in range(2):
-        begin = time.perf_counter()
         loss = F.binary_cross_entropy_with_logits(
             network(torch.rand(batch, 3, side, side)).logits, torch.ones(batch, 4)
         )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        seconds = time.perf_counter() - begin
     kept = [*trained_state(network).values(), *(t for s in optimiser.state.values() for t in s.values())]
     return {
         "memory_gib": (memory_fields(STATUS)["VmHWM"] - before) / 2**30,
         "checkpoint_mib": sum(tensor.nbytes for tensor in kept) / 2**20,
-        "step_seconds": seconds,
         "trained_millions": sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6,
     }
 
 
 def compare(encoder: str, options: dict[str, Any], modes: Sequence[str], batch: int, side: int) -> dict[str, Any]:
-    """Every mode in a process of its own; figures by mode, and memory and time as shares of the first one's."""
+    """Every mode in a process of its own; figures by mode, and memory as a share of the first one's."""
     figures: dict[str, Any] = {}
     for mode in modes:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -75,7 +71,6 @@ def compare(encoder: str, options: dict[str, Any], modes: Sequence[str], batch: 
         figures[mode] = {
             **{key: round(value, 3) for key, value in found.items()},
             "memory_share": round(found["memory_gib"] / first["memory_gib"], 3),
-            "step_share": round(found["step_seconds"] / first["step_seconds"], 3),
         }
         print(mode, json.dumps(figures[mode]), flush=True)
     return figures

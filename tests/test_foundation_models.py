@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,13 @@ def test_the_page_lists_every_model_as_it_is() -> None:
         assert f"| {', '.join(f'{value:g}' for value in model.um_per_pixel)} |" in row
         assert ("| gated |" if model.gated else "| open |") in row
         assert ("*" in row) == bool(model.to_check)
+
+
+def test_the_page_tells_the_memory_that_was_measured() -> None:
+    folder = RECIPES.parent
+    page = (folder / "docs" / "encoders.md").read_text(encoding="utf-8")
+    found = json.loads((folder / "benchmarks" / "results" / "encoder_memory.json").read_text())
+    assert found["settings"] == {"encoder": "uni", "batch": 4, "side": 224}
+    for figures in found["figures"].values():
+        told = f"| {figures['memory_gib']:.1f} GiB | {figures['checkpoint_mib']:,.1f} MiB |"
+        assert f"| {figures['trained_millions']:.2f} M {told}" in page
