@@ -21,12 +21,17 @@ from patch2tissue.encoders import Encoder
 from patch2tissue.errors import ConfigError, DataError
 
 SHORT = {"depth": 2, "out_indices": [0, 1]}
+"""Options of a model with two of its blocks."""
+
+SMALL = {**SHORT, "embed_dim": 48, "num_heads": 3}
+"""With tokens of a few channels, too; names of tensors are the same."""
 
 
 def _weights(architecture: str = "vit_base_patch16_224", **options: Any) -> dict[str, Tensor]:
     """A model's state dict at random weights, under timm's names."""
     torch.manual_seed(0)
-    state: dict[str, Tensor] = timm.create_model(architecture, depth=2, **options).state_dict()
+    small = {key: SMALL[key] for key in ("depth", "embed_dim", "num_heads")}
+    state: dict[str, Tensor] = timm.create_model(architecture, **small, **options).state_dict()
     return state
 
 
@@ -96,7 +101,7 @@ def test_names_of_transformers_become_timms(name: str, dinov2: bool, tmp_path: P
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
     assert timm_names(state) == state
     save_file(renamed, tmp_path / "model.safetensors")
-    encoder = Encoder(EncoderConfig(name=name, options=SHORT, weights=tmp_path / "model.safetensors"))
+    encoder = Encoder(EncoderConfig(name=name, options=SMALL, weights=tmp_path / "model.safetensors"))
     loaded = {key.removeprefix("model."): tensor for key, tensor in encoder.model.state_dict().items()}
     assert all(torch.equal(tensor, state[key]) for key, tensor in loaded.items())
 
@@ -132,9 +137,9 @@ def test_a_bin_file_is_converted(form: str, tmp_path: Path, run_command: Callabl
     assert run_command("encoders", "convert", tmp_path / "pytorch_model.bin", target) == 0
     written = load_file(target)
     assert all(torch.equal(written[key], tensor) for key, tensor in state.items())
-    Encoder(EncoderConfig(name="phikon", options=SHORT, weights=target))
+    Encoder(EncoderConfig(name="phikon", options=SMALL, weights=target))
     with pytest.raises(DataError, match="`patch2tissue encoders convert`"):
-        Encoder(EncoderConfig(name="phikon", options=SHORT, weights=tmp_path / "pytorch_model.bin"))
+        Encoder(EncoderConfig(name="phikon", options=SMALL, weights=tmp_path / "pytorch_model.bin"))
 
 
 class _Trap:
@@ -200,7 +205,7 @@ def test_pretrained_takes_the_file_that_the_repository_has(
         return tmp_path / name
 
     _hub_gives(monkeypatch, answer)
-    encoder = Encoder(EncoderConfig(name="hf-hub:owkin/phikon", options=SHORT, pretrained=True))
+    encoder = Encoder(EncoderConfig(name="hf-hub:owkin/phikon", options=SMALL, pretrained=True))
     assert torch.equal(encoder.state_dict()["model.model.cls_token"], state["cls_token"])
     assert {repository for repository, _ in asked} == {"owkin/phikon"}
     assert "non-commercial use" in caplog.text
@@ -213,7 +218,7 @@ def test_a_refused_download_says_what_to_do(name: str, monkeypatch: pytest.Monke
 
     _hub_gives(monkeypatch, refuse)
     with pytest.raises(ConfigError) as caught:
-        Encoder(EncoderConfig(name=name, options=SHORT, pretrained=True))
+        Encoder(EncoderConfig(name=name, options=SMALL, pretrained=True))
     page = "huggingface.co/MahmoodLab/UNI" if name == "uni" else "huggingface.co/somebody/private"
     for part in (page, "accept the terms", "`hf auth login`", "HF_TOKEN", "encoder.weights"):
         assert part in str(caught.value)
@@ -237,7 +242,7 @@ def test_other_failures_of_the_hub_are_explained(kind: str, told: str, monkeypat
 
     _hub_gives(monkeypatch, fail)
     with pytest.raises(ConfigError, match=told):
-        Encoder(EncoderConfig(name="phikon", options=SHORT, pretrained=True))
+        Encoder(EncoderConfig(name="phikon", options=SMALL, pretrained=True))
 
 
 def test_a_model_of_the_hub_is_kept_by_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
