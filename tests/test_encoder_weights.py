@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from conftest import RECIPES
 from patch2tissue.config import EncoderConfig
 from patch2tissue.craanet.network import CRAANet, load_craanet, save_craanet
 from patch2tissue.encoder_weights import timm_names
@@ -222,6 +223,26 @@ def test_a_refused_download_says_what_to_do(name: str, monkeypatch: pytest.Monke
     page = "huggingface.co/MahmoodLab/UNI" if name == "uni" else "huggingface.co/somebody/private"
     for part in (page, "accept the terms", "`hf auth login`", "HF_TOKEN", "encoder.weights"):
         assert part in str(caught.value)
+
+
+def test_train_ends_with_that_message_and_no_traceback(
+    tmp_path: Path,
+    fabricate: Callable[..., Path],
+    run_command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(repository: str, file: str) -> Path:
+        raise _http_error("GatedRepoError")
+
+    _hub_gives(monkeypatch, refuse)
+    data = fabricate(tmp_path / "data", "bcss-wsss")
+    settings = (f"output={tmp_path / 'run'}", f"data.path={data}", "hardware.workers=0", "hardware.threads=1")
+    small = f"craanet.encoder.options={json.dumps(SMALL)}"
+    overrides = [part for setting in (*settings, small) for part in ("--set", setting)]
+    assert run_command("train", RECIPES / "foundation-uni.yaml", *overrides) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "https://huggingface.co/MahmoodLab/UNI and accept the terms" in told and "Traceback" not in told
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,9 @@ class Encoder(nn.Module):
             height, width = ((side + stride - 1) // stride * stride for side in images.shape[-2:])
             if (height, width) != tuple(images.shape[-2:]):
                 inputs = F.interpolate(inputs, size=(height, width), mode="bilinear", align_corners=False)
-        # of a frozen model nothing is kept for a backward pass, unless gradients of the image are asked for (Grad-CAM)
-        wanted = torch.is_grad_enabled() and (self.config.train != "frozen" or inputs.requires_grad)
-        with torch.set_grad_enabled(wanted):
+        if self.config.train != "frozen" or inputs.requires_grad:  # gradients of the image: Grad-CAM
+            return list(self.model(inputs))
+        with torch.no_grad():  # nothing is kept for a backward pass
             return list(self.model(inputs))
 
     def train(self, mode: bool = True) -> Encoder:
