@@ -81,15 +81,40 @@ _NOT_OPTIONS = frozenset(
 """Arguments of timm that name a file, which it might unpickle, or that other fields set."""
 
 
-class EncoderConfig(_Section):
-    """A timm encoder and where its weights come from."""
+class LoRAConfig(_Section):
+    """Low-rank adaptation of an encoder, where `train` is `lora`."""
 
-    name: str = Field("resnet50d", description="any timm model name, also hf-hub: names")
+    rank: int = Field(8, ge=1, description="rank of each change of a weight matrix")
+    alpha: float = Field(16.0, gt=0, description="the change counts alpha / rank times")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of a layer's inputs that the change does not see")
+    targets: list[str] = Field(
+        ["attn.qkv", "attn.proj"], min_length=1, description="ends of the names of the layers that are adapted"
+    )
+
+
+class EncoderConfig(_Section):
+    """A timm encoder, where its weights come from, and what of it is trained."""
+
+    name: str = Field(
+        "resnet50d",
+        description="any timm model name, also hf-hub: names, or a foundation model of `patch2tissue encoders list`",
+    )
     pretrained: bool = Field(False, description="let timm download pretrained weights (needs internet)")
     weights: Path | None = Field(None, description="local safetensors file with the encoder's weights")
     allow_missing: bool = Field(False, description="accept a weights file that lacks some of the encoder's tensors")
     output_stride: Literal[8, 16, 32] = Field(8, description="pixels per feature position (ViT: its own patch size)")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+    train: Literal["all", "frozen", "lora"] = Field(
+        "all", description="what is trained: every weight, none of the encoder's, or low-rank changes of them"
+    )
+    lora: LoRAConfig = Field(default_factory=LoRAConfig, description="low-rank adaptation")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="compute a ViT's blocks once more in the backward pass instead of keeping them: less memory",
+    )
+    final_norm: bool | None = Field(
+        None, description="normalise a ViT's feature maps by its last norm; null: for foundation models only"
+    )
 
     @field_validator("options")
     @classmethod

@@ -8,75 +8,203 @@ from pathlib import Path
 from typing import Any, cast
 
 import timm
+import timm.layers
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.create_act import get_act_layer
+from timm.models import load_model_config_from_hf
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from patch2tissue.config import EncoderConfig
-from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.encoder_weights import (
+    download_weights,
+    explained,
+    fitting_weights,
+    load_encoder_weights,
+    take_weights,
+)
+from patch2tissue.errors import ConfigError
+from patch2tissue.foundation_models import FOUNDATION_MODELS, foundation_model, hub_repository
+from patch2tissue.lora import adapt, load_plain_state
 
 log = logging.getLogger(__name__)
+
+_MLP_LAYERS = ("GluMlp", "Mlp", "SwiGLU", "SwiGLUPacked")
+"""Layers of timm that `options.mlp_layer` may name."""
 
 
 class Encoder(nn.Module):
     """A timm model's feature maps.
 
     The input is RGB in 0..1; mean and deviation are buffers of the module, so that whoever holds the weights cannot
-    normalise wrongly.
+    normalise wrongly. Vision transformers give the tokens of several blocks as maps of one grid; images whose sides are
+    no multiples of their patch are enlarged to the next one, so that each map covers the whole image and nothing else.
 
     Attributes:
         channels: channels of each feature map, shallow to deep.
         strides: input pixels per position of each feature map; the last is the output stride.
+        of_tokens: whether all feature maps have one grid, that of a vision transformer.
+        config: what was built, with a foundation model's short name replaced by its architecture and options, so that
+            it can be built again without the Hub.
+        origin: repository and licence of the foundation model that the weights come from; None for others.
 
     Args:
-        config: name, weights, output stride and options.
+        config: name, weights, output stride, options, and what is trained.
 
     Raises:
-        ConfigError: if timm does not know the model, or it has no dilated form with that output stride.
+        ConfigError: if timm does not know the model, it has no dilated form with that output stride, its weights
+            cannot be downloaded, or LoRA is asked for without peft.
         DataError: if the weights file cannot be read or does not fit.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.model: nn.Module = _create(config)
+        self.config = resolved(config)
+        self.model: nn.Module = _create(self.config, config)
         info: Any = self.model.feature_info
         self.channels: list[int] = [int(c) for c in info.channels()]
         self.strides: list[int] = [int(r) for r in info.reduction()]
+        self.of_tokens = hasattr(getattr(self.model, "model", None), "patch_embed") and len(set(self.strides)) == 1
         # what the model was, or would have been, pretrained with; the feature wrapper holds the model itself
         known = getattr(getattr(self.model, "model", self.model), "pretrained_cfg", None) or {}
-        mean = config.mean or known.get("mean") or IMAGENET_DEFAULT_MEAN
-        std = config.std or known.get("std") or IMAGENET_DEFAULT_STD
+        mean = self.config.mean or known.get("mean") or IMAGENET_DEFAULT_MEAN
+        std = self.config.std or known.get("std") or IMAGENET_DEFAULT_STD
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
-        if config.weights is not None:
-            load_encoder_weights(self.model, Path(config.weights), allow_missing=config.allow_missing)
+        self.origin = _fill(self.model, config)
+        if config.gradient_checkpointing:
+            if not self.of_tokens:
+                raise ConfigError(
+                    f"encoder.gradient_checkpointing is for vision transformers, not for '{config.name}': set it to "
+                    "false, and batch_size smaller if memory is short."
+                )
+            cast(Any, self.model).model.set_grad_checkpointing(True)
+        if config.train == "frozen":
+            self.model.requires_grad_(False)
+        elif config.train == "lora":
+            adapt(self.model, config.lora, config.name)
+        self.train(self.training)
 
     @property
     def output_stride(self) -> int:
         """Input pixels per position of the deepest feature map."""
         return self.strides[-1]
 
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W], RGB in 0..1, as the model expects them."""
+        return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return feature maps, shallow to deep.
 
         Args:
-            images: float RGB in 0..1, [B, 3, H, W].
+            images: float RGB in 0..1, [B, 3, H, W]; of a vision transformer, maps are [B, C, ⌈H/stride⌉, ⌈W/stride⌉].
         """
-        normalised = (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
-        return list(self.model(normalised))
+        inputs = self.normalised(images)
+        if self.of_tokens:
+            # no negative numbers: ONNX divides them in another way
+            stride = self.output_stride
+            height, width = ((side + stride - 1) // stride * stride for side in images.shape[-2:])
+            if (height, width) != tuple(images.shape[-2:]):
+                inputs = F.interpolate(inputs, size=(height, width), mode="bilinear", align_corners=False)
+        if self.config.train != "frozen" or inputs.requires_grad:  # gradients of the image: Grad-CAM
+            return list(self.model(inputs))
+        with torch.no_grad():  # nothing is kept for a backward pass
+            return list(self.model(inputs))
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Frozen models stay in evaluation mode; adapted ones keep the statistics of their batch normalisations."""
+        super().train(mode)
+        if self.config.train == "frozen":
+            self.model.eval()
+        elif self.config.train == "lora":
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def load_plain(self, state: dict[str, Tensor]) -> None:
+        """Load the encoder of a saved network, see `lora.load_plain_state`."""
+        load_plain_state(self, state)
 
 
-def _create(config: EncoderConfig) -> Any:
-    options: dict[str, Any] = dict(config.options)
-    if isinstance(options.get("act_layer"), str):
-        options["act_layer"] = get_act_layer(options["act_layer"])
+def resolved(config: EncoderConfig) -> EncoderConfig:
+    """The configuration with timm's own name of the architecture, all its options, and where it starts left as it is.
+
+    Raises:
+        ConfigError: if the name is in the Hub and what it stands for cannot be asked for there.
+    """
+    model = foundation_model(config.name)
+    if model is not None:
+        options = {**model.options, **config.options}
+        options.setdefault("out_indices", model.out_indices(int(options.get("depth", model.depth))))
+        update = {
+            "name": model.architecture,
+            "options": options,
+            "mean": config.mean or model.mean,
+            "std": config.std or model.std,
+            "final_norm": True if config.final_norm is None else config.final_norm,
+        }
+        return config.model_copy(update=update)
+    repository = hub_repository(config.name)
+    if repository is None:
+        return config
+    with explained(config.name):
+        known, name, options = load_model_config_from_hf(repository)
+    update = {
+        "name": name,
+        "options": {**(options or {}), **config.options},
+        "mean": config.mean or tuple(known.get("mean") or ()) or None,
+        "std": config.std or tuple(known.get("std") or ()) or None,
+    }
+    return config.model_copy(update=update)
+
+
+def load_config(settings: dict[str, Any]) -> EncoderConfig:
+    """The encoder that a saved network was built with, to be filled with its weights: no download, nothing frozen.
+
+    Raises:
+        ConfigError: if it names a repository of the Hub, which saved networks do not and which would be asked.
+    """
+    if hub_repository(str(settings.get("name"))) is not None:
+        raise ConfigError(f"encoder.name is '{settings['name']}', and nobody is asked what that is")
+    plain = {"weights": None, "pretrained": False, "train": "all", "gradient_checkpointing": False}
+    return EncoderConfig(**{**settings, **plain})
+
+
+def check_weights(name: str, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Check that tensors are all weights of an encoder, without taking memory for the encoder.
+
+    Args:
+        name: a foundation model's or timm's name.
+        tensors: under timm's names.
+        source: where they come from, for messages.
+
+    Raises:
+        ConfigError: if there is no such encoder.
+        DataError: if they do not fit it.
+    """
+    config = EncoderConfig(name=name, output_stride=32)
+    with torch.device("meta"):
+        model = _create(resolved(config), config)
+    fitting_weights(model, tensors, source)
+
+
+def _create(config: EncoderConfig, asked: EncoderConfig) -> Any:
+    """Build a feature model; weights are downloaded here unless the model is a foundation model, see `_fill`."""
+    options = _options(config)
     if not timm.is_model(config.name) and "/" not in config.name and not config.name.startswith("hf"):
         similar = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
+        similar += [name for name in FOUNDATION_MODELS if name[:3] == config.name.lower()[:3]]
         hint = f" Similar names: {', '.join(similar)}." if similar else ""
         raise ConfigError(f"timm has no model '{config.name}'.{hint}")
+    download = config.pretrained and foundation_model(asked.name) is None
+    name = asked.name if download and hub_repository(asked.name) is not None else config.name
+    if config.final_norm:
+        return _tokens(name, options, pretrained=download)
     attempts: list[dict[str, Any]] = [
         # convolutional networks, dilated to the output stride; `getter` keeps timm's parameter names
         {"output_stride": config.output_stride, "feature_cls": "getter"},
@@ -88,13 +216,8 @@ def _create(config: EncoderConfig) -> Any:
     errors = []
     for extra in attempts:
         try:
-            model: Any = timm.create_model(
-                config.name,
-                pretrained=config.pretrained,
-                features_only=True,
-                **extra,
-                **options,
-            )
+            with explained(name):
+                model: Any = timm.create_model(name, pretrained=download, features_only=True, **{**options, **extra})
         except (TypeError, AssertionError, NotImplementedError, ValueError, RuntimeError, AttributeError) as error:
             errors.append(f"{type(error).__name__}: {error}")
             continue
@@ -108,41 +231,52 @@ def _create(config: EncoderConfig) -> Any:
     )
 
 
-def load_encoder_weights(model: nn.Module, path: Path, *, allow_missing: bool = False) -> list[str]:
-    """Load a safetensors file with timm's names into a feature model.
+def _options(config: EncoderConfig) -> dict[str, Any]:
+    """Arguments of timm, with layers instead of their names."""
+    options: dict[str, Any] = dict(config.options)
+    if isinstance(options.get("act_layer"), str):
+        options["act_layer"] = get_act_layer(options["act_layer"])
+    layer = options.get("mlp_layer")
+    if isinstance(layer, str):
+        if layer not in _MLP_LAYERS:
+            raise ConfigError(f"encoder.options.mlp_layer is '{layer}'. Use one of {', '.join(_MLP_LAYERS)}.")
+        options["mlp_layer"] = getattr(timm.layers, layer)
+    return options
 
-    Tensors the feature model does not use (a classifier) are passed over.
 
-    Returns:
-        Names of encoder tensors that the file lacks (empty unless `allow_missing`).
-
-    Raises:
-        DataError: if the file is missing, not safetensors, of other shapes, or incomplete.
-    """
-    if path.suffix != ".safetensors":
-        raise DataError(
-            f"{path}: encoder weights must be a .safetensors file (other formats can run code when loaded)."
-        )
+def _tokens(name: str, options: dict[str, Any], *, pretrained: bool) -> Any:
+    """A vision transformer whose feature maps are normalised by its last norm, as its class token would be."""
+    indices = options.pop("out_indices", 3)
     try:
-        given: Mapping[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot read the encoder's weights: {error}.") from None
-    own = model.state_dict()
-    given = {name if name in own else f"model.{name}": tensor for name, tensor in given.items()}
-    wrong = [n for n, t in given.items() if n in own and own[n].shape != t.shape]
-    if wrong:
-        raise DataError(
-            f"{path}: {len(wrong)} tensors have another shape than the encoder's, first {wrong[0]} "
-            f"{tuple(given[wrong[0]].shape)} instead of {tuple(own[wrong[0]].shape)}. Is it another model?"
+        with explained(name):
+            model = timm.create_model(
+                name, pretrained=pretrained, **{"num_classes": 0, **options, "dynamic_img_size": True}
+            )
+        if not hasattr(model, "blocks"):
+            raise TypeError("it has no blocks")
+        return FeatureGetterNet(model, out_indices=indices, norm=True)
+    except (TypeError, AssertionError, ValueError, RuntimeError, AttributeError) as error:
+        raise ConfigError(
+            f"The encoder '{name}' cannot give normalised feature maps ({error}). encoder.final_norm is for vision "
+            "transformers; leave it out for others, and check encoder.options."
+        ) from None
+
+
+def _fill(model: nn.Module, config: EncoderConfig) -> dict[str, str] | None:
+    """Load what the configuration names: a local file, or a foundation model's weights from the Hub; see `origin`."""
+    known = foundation_model(config.name)
+    if config.weights is not None:
+        load_encoder_weights(model, Path(config.weights), allow_missing=config.allow_missing)
+    elif config.pretrained and known is not None:
+        take_weights(model, download_weights(known), known.page, allow_missing=config.allow_missing)
+    else:
+        return None
+    if known is None:
+        return None
+    if not known.commercial:
+        log.warning(
+            "the weights of %s are under the licence %s, for non-commercial use, and so is what is trained with them",
+            known.name,
+            known.licence,
         )
-    fitting = {name: tensor for name, tensor in given.items() if name in own}
-    missing = [n for n in own if n not in fitting and not n.endswith("num_batches_tracked")]
-    if not fitting or (missing and not allow_missing):
-        raise DataError(
-            f"{path}: {len(missing)} of the encoder's {len(own)} tensors are not in the file, first {missing[0]}. "
-            "Check encoder.name and encoder.options, or set encoder.allow_missing to start these at random."
-        )
-    if missing:
-        log.warning("%s lacks %d of the encoder's tensors; they start at random: %s …", path, len(missing), missing[0])
-    model.load_state_dict(fitting, strict=False)
-    return missing
+    return {"repository": known.repository, "licence": known.licence}

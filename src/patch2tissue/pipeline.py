@@ -22,6 +22,7 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.data.tables import TableWriter
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError, WriteError
+from patch2tissue.foundation_models import encoder_notes
 from patch2tissue.labelling.exchange import unseen_by_training
 from patch2tissue.links import refuse_to_write_through_links
 from patch2tissue.progress import console
@@ -70,6 +71,8 @@ def run_training(
     patches = training_patches(config)
     for shared in patients_in_both(config, patches):
         log.warning(shared)
+    for note in encoder_notes(config):
+        log.warning(note)
     side = _look_at_data(config, run, patches, stages, progress=progress)
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")

@@ -33,6 +33,7 @@ from patch2tissue.errors import DataError, TrainingError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.progress import EpochProgress
 from patch2tissue.run_folder import is_finished as is_finished
+from patch2tissue.weights import keep_frozen, load_trained_state, restore_frozen, trained_state
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +80,11 @@ class Stage(ABC):
 
 
 def parameter_groups(network: nn.Module, settings: OptimiserConfig) -> list[dict[str, Any]]:
-    """Parameters with their learning rates: the encoder's own rate; no decay on norms and biases."""
+    """Parameters that are trained, with their rates: the encoder's own rate; no decay on norms and biases."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue  # frozen
         groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
     return [
         {
@@ -252,10 +255,11 @@ def _save(stage: Stage, optimiser: Any, schedule: Any, history: History, folder:
     target = folder / "checkpoint" / f"epoch-{epoch:04d}"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
+    keep_frozen(stage.network, target.parent)
     stage.save_files(target)
     content = {
         "epoch": epoch,
-        "network": stage.network.state_dict(),
+        "network": trained_state(stage.network),
         "optimiser": optimiser.state_dict(),
         "schedule": {"last_epoch": schedule.last_epoch},
         "stage": stage.state(),
@@ -287,7 +291,8 @@ def _resume(stage: Stage, optimiser: Any, schedule: Any, history: History, folde
     path = whole[-1]
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        stage.network.load_state_dict(content["network"])
+        restore_frozen(stage.network, path.parent.parent)
+        load_trained_state(stage.network, content["network"])
         optimiser.load_state_dict(content["optimiser"])
         schedule.last_epoch = content["schedule"]["last_epoch"]
         for group, base, factor in zip(optimiser.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):

@@ -4,28 +4,100 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from patch2tissue.atomic import write_bytes, write_text
+from patch2tissue.atomic import atomic_path, write_text
 from patch2tissue.errors import DataError, Patch2TissueError
+from patch2tissue.lora import plain_state
 from patch2tissue.plain_files import read_json, reason
 from patch2tissue.tissues import TissueSet
 
 N = TypeVar("N", bound=nn.Module)
 
+FROZEN_FILE = "frozen.safetensors"
+"""Frozen weights beside the checkpoints of a training, which hold the others."""
+
 
 def save_network_folder(network: nn.Module, settings: dict[str, Any], folder: Path, kind: str) -> None:
-    """Write `weights.safetensors` and `network.json` into `folder`, the JSON last: it marks the pair as complete."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_bytes(folder / "weights.safetensors", save(tensors))
+    """Write `weights.safetensors` and `network.json` into `folder`, the JSON last: it marks the pair as complete.
+
+    All weights are written, those that were frozen too, and low-rank changes as part of the weights they change: the
+    folder alone is enough to predict with.
+    """
+    write_tensors(plain_state(network), folder / "weights.safetensors")
     write_text(folder / "network.json", json.dumps({"kind": kind, **settings}, indent=2))
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, atomically, and without a copy of all of them in memory.
+
+    Raises:
+        WriteError: if the folder cannot be written to, or the disk is full.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        except SafetensorError as error:  # the system's error is in its text alone
+            found = re.search(r"os error (\d+)", str(error))
+            if found is None:
+                raise
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
+
+
+def trained_state(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict without what is frozen, which does not change and is kept once, by `keep_frozen`."""
+    frozen = _frozen(network)
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in frozen}
+
+
+def load_trained_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load what `trained_state` gave into a network of the same kind.
+
+    Raises:
+        RuntimeError: if it does not fit.
+    """
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    missing = sorted(set(missing) - _frozen(network).keys())
+    if missing or unexpected:
+        raise RuntimeError(f"missing {missing[:3]}, unexpected {list(unexpected)[:3]}")
+
+
+def keep_frozen(network: nn.Module, folder: Path) -> None:
+    """Write the frozen weights into a folder, unless they are there or there are none."""
+    frozen = _frozen(network)
+    if frozen and not (folder / FROZEN_FILE).is_file():
+        write_tensors(dict(frozen), folder / FROZEN_FILE)
+
+
+def restore_frozen(network: nn.Module, folder: Path) -> None:
+    """Take back what `keep_frozen` wrote, wherever the weights came from then.
+
+    Raises:
+        OSError, SafetensorError, RuntimeError: if the file is missing, damaged, or of another network.
+    """
+    frozen = _frozen(network)
+    if not frozen:
+        return
+    kept = load_file(folder / FROZEN_FILE)
+    if {name: tensor.shape for name, tensor in kept.items()} != {name: p.shape for name, p in frozen.items()}:
+        raise RuntimeError(f"{FROZEN_FILE} holds other weights than are frozen")
+    with torch.no_grad():
+        for name, parameter in frozen.items():
+            parameter.copy_(kept[name])
+
+
+def _frozen(network: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in network.named_parameters() if not parameter.requires_grad}
 
 
 def weights_digest(folder: Path) -> str:

@@ -151,3 +151,44 @@ def test_a_vision_transformer_teaches_a_convolutional_network(tmp_path: Path, fa
     run = run_training(load_config(RECIPES / "bcss-wsss.yaml", overrides))
     assert np.load(run.craanet / "attention_memory" / "maps.npy").shape == (12, 4, 2, 2)
     assert (run.pfscnet / "weights.safetensors").is_file()
+
+
+FOUNDATION = [
+    *(
+        setting
+        for setting in TINY
+        if not setting.startswith(("craanet.encoder.name", "pseudo_labels", "craanet.epochs"))
+    ),
+    "craanet.epochs=3",
+    "data.patch_size=null",
+    "craanet.encoder.options={depth: 2, out_indices: [0, 1]}",
+    "pseudo_labels.scales=[1.0, 1.5]",
+]
+"""The real model at random weights, with two of its blocks."""
+
+
+@pytest.mark.slow
+def test_a_frozen_foundation_model_is_trained_on_by_its_recipe(
+    tmp_path: Path, fabricate: Callable[..., Path], run_command: Callable[..., int]
+) -> None:
+    data = fabricate(tmp_path / "data", "bcss-wsss")
+    overrides = [f"output={tmp_path / 'run'}", f"data.path={data}", *FOUNDATION]
+    run = run_training(load_config(RECIPES / "foundation-uni.yaml", overrides))
+    _check_run(run, tissues=4, patches=12)
+    assert np.load(run.craanet / "attention_memory" / "maps.npy").shape == (12, 4, 2, 2)
+    image = next((data / "test" / "img").glob("*.png"))
+    assert run_command("predict", run.path, image, "--out", tmp_path / "maps") == 0
+
+
+@pytest.mark.extras
+def test_an_adapted_foundation_model_is_trained_by_its_recipe(
+    tmp_path: Path, fabricate: Callable[..., Path], run_command: Callable[..., int]
+) -> None:
+    pytest.importorskip("peft")
+    data = fabricate(tmp_path / "data", "luad-histoseg")
+    overrides = [f"output={tmp_path / 'run'}", f"data.path={data}", *FOUNDATION]
+    run = run_training(load_config(RECIPES / "foundation-virchow2-lora.yaml", overrides))
+    _check_run(run, tissues=4, patches=12)
+    assert np.load(run.craanet / "attention_memory" / "maps.npy").shape == (12, 4, 3, 3)  # 32 px as 3 tokens of 14 px
+    image = next((data / "test" / "img").glob("*.png"))
+    assert run_command("predict", run.path, image, "--out", tmp_path / "maps") == 0

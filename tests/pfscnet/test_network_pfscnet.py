@@ -29,8 +29,6 @@ def test_shapes_and_unit_embedding(name: str, output_stride: int, size: tuple[in
 
 
 def test_encoders_without_a_fine_feature_map_are_refused() -> None:
-    with pytest.raises(ConfigError, match="vit_small_patch16_224"):
-        PFSCNet("vit_small_patch16_224", 3)
     with pytest.raises(ConfigError, match="output_stride 8 or 16"):
         PFSCNet(EncoderConfig(name="resnet10t", output_stride=32), 3)
 

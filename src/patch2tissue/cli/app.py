@@ -21,6 +21,7 @@ from patch2tissue.cli.check import check
 from patch2tissue.cli.compare import compare
 from patch2tissue.cli.demo import demo
 from patch2tissue.cli.doctor import doctor
+from patch2tissue.cli.encoders import app as encoders_app
 from patch2tissue.cli.evaluate import evaluate
 from patch2tissue.cli.label import label
 from patch2tissue.cli.labels import app as labels_app
@@ -61,6 +62,7 @@ for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel)(_command)
 app.add_typer(labels_app, rich_help_panel="Data")
+app.add_typer(encoders_app, rich_help_panel="Train and predict")
 app.add_typer(slide_app, rich_help_panel="Whole slides")
 
 

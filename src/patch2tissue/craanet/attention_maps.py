@@ -48,7 +48,8 @@ def grad_cam(network: CRAANet, images: Tensor, stage: int = -1) -> Tensor:
     Args:
         network: a classifier.
         images: float RGB in 0..1, [B, 3, H, W].
-        stage: which feature map of the encoder; -1 is the deepest.
+        stage: which feature map of the encoder; -1 is the deepest, and the only one of a vision transformer, whose
+            earlier maps are copies that its logits do not come from.
 
     Returns:
         float32 [B, K, h, w], not rectified; hand it to `attention_maps`.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from patch2tissue.config import CRAANetConfig, EncoderConfig
 from patch2tissue.craanet.multi_stage import check_stages, finest_stride, join_stages
 from patch2tissue.craanet.residual_attention import HEAD_TEMPERATURES, ResidualAttentionHeads
-from patch2tissue.encoders import Encoder
+from patch2tissue.encoders import Encoder, load_config
 from patch2tissue.weights import load_network_folder, save_network_folder
 
 
@@ -72,12 +72,14 @@ class CRAANet(nn.Module):
             for channels in self.encoder.channels[-attention_stages:-1]
         )
         self.settings: dict[str, Any] = {
-            "encoder": config.model_dump(mode="json"),
+            "encoder": self.encoder.config.model_dump(mode="json"),
             "tissues": tissues,
             "temperatures": [str(t) for t in chosen],
             "residual_weight": residual_weight,
             "attention_stages": attention_stages,
         }
+        if self.encoder.origin is not None:
+            self.settings["encoder_origin"] = self.encoder.origin
 
     @property
     def attention_stride(self) -> int:
@@ -122,7 +124,7 @@ def load_craanet(folder: Path, device: torch.device | str = "cpu") -> CRAANet:
 
     def build(settings: dict[str, Any]) -> CRAANet:
         # the weights come from the folder, not from where the encoder once started
-        encoder = EncoderConfig(**{**settings["encoder"], "weights": None, "pretrained": False})
+        encoder = load_config(settings["encoder"])
         network = CRAANet(
             encoder,
             settings["tissues"],

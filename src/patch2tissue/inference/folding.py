@@ -50,7 +50,8 @@ def folded(network: Module, forward: Callable[[Module, Tensor], object]) -> Modu
     pairs = _pairs(network, lambda: forward(network, images))
     if not pairs:
         return network
-    fused = copy.deepcopy(network)
+    # weights are shared, but for the convolutions that are made anew: a large encoder is in memory once
+    fused = copy.deepcopy(network, {id(weight): weight for weight in (*network.parameters(), *network.buffers())})
     for convolution, normalisation in pairs:
         before, after = fused.get_submodule(convolution), fused.get_submodule(normalisation)
         assert isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)

@@ -65,8 +65,14 @@ def generate_mlps_labels(
 
     Raises:
         DataError: if a patch cannot be read.
-        ConfigError: if the device is not there, or the encoder has fewer than three feature maps.
+        ConfigError: if the device is not there, or the encoder has fewer than three feature maps, or
+            is a vision transformer.
     """
+    if network.encoder.of_tokens:
+        raise ConfigError(
+            "MLPS reads gradients at three depths of a convolutional encoder, and this one is a vision transformer. "
+            "Choose another craanet.encoder."
+        )
     if len(network.encoder.channels) < len(DEPTHS):
         raise ConfigError(
             f"MLPS needs an encoder with three feature maps; this one has {len(network.encoder.channels)}. Choose "

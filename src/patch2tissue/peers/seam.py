@@ -30,8 +30,9 @@ from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.craanet.residual_attention import ResidualAttentionHeads
 from patch2tissue.craanet.training import patch_label_loader
 from patch2tissue.data.patches import Patch
-from patch2tissue.encoders import Encoder
+from patch2tissue.encoders import Encoder, load_config
 from patch2tissue.errors import ConfigError
+from patch2tissue.lora import plain_state
 from patch2tissue.pfscnet.consistency import frozen_statistics
 from patch2tissue.training import Batch, Stage, fit, is_finished
 from patch2tissue.weights import load_network_folder, save_network_folder
@@ -89,7 +90,7 @@ class SEAMNetwork(nn.Module):
         for layer in self.reduce:
             nn.init.kaiming_normal_(cast(nn.Conv2d, layer).weight)
         nn.init.xavier_uniform_(self.join.weight)
-        self.settings: dict[str, Any] = {"encoder": config.model_dump(mode="json"), "tissues": tissues}
+        self.settings: dict[str, Any] = {"encoder": self.encoder.config.model_dump(mode="json"), "tissues": tissues}
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> SEAMOutput:
         """Classify patches and draw maps.
@@ -240,9 +241,8 @@ class SEAMStage(Stage):
 
 def plain_classifier(network: SEAMNetwork) -> CRAANet:
     """Encoder and classifier of a SEAM network as a CRAANet without attention term; shares no tensors with it."""
-    encoder = EncoderConfig(**{**network.settings["encoder"], "weights": None, "pretrained": False})
-    classifier = CRAANet(encoder, network.settings["tissues"], residual_weight=0.0)
-    classifier.encoder.load_state_dict(network.encoder.state_dict())
+    classifier = CRAANet(load_config(network.settings["encoder"]), network.settings["tissues"], residual_weight=0.0)
+    classifier.encoder.load_state_dict(plain_state(network.encoder))
     classifier.heads.load_state_dict(network.heads.state_dict())
     return classifier
 
@@ -261,7 +261,7 @@ def load_seam(folder: Path, device: torch.device | str = "cpu") -> SEAMNetwork:
 
     def build(settings: dict[str, Any]) -> SEAMNetwork:
         # the weights come from the folder, not from where the encoder once started
-        encoder = EncoderConfig(**{**settings["encoder"], "weights": None, "pretrained": False})
+        encoder = load_config(settings["encoder"])
         network = SEAMNetwork(encoder, settings["tissues"])
         network.settings = {key: value for key, value in settings.items() if key != "kind"}
         return network

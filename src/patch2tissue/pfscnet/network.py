@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patch2tissue.config import EncoderConfig, RunConfig
-from patch2tissue.encoders import Encoder
+from patch2tissue.encoders import Encoder, load_config
 from patch2tissue.errors import ConfigError
+from patch2tissue.pfscnet.token_decoder import FineFeatures, TokenDecoder
 from patch2tissue.weights import load_network_folder, save_network_folder
 
 
@@ -49,14 +50,15 @@ class PFSCNet(nn.Module):
     """Pixel feature space construction network.
 
     Args:
-        encoder: a timm model name of a convolutional network, or a full `EncoderConfig` (output stride 8 or 16).
+        encoder: a timm model name, or a full `EncoderConfig`: a convolutional network (output stride 8 or 16), or a
+            vision transformer, whose fine features `token_decoder` makes.
         tissues: number of tissues K.
         decoder_channels: channels of the decoder.
         embedding_dimensions: size D of the pixel embedding.
         atrous_rates: dilations of the multi-scale module's three atrous branches.
 
     Raises:
-        ConfigError: if the encoder has no feature map at stride 4, or another output stride than 8 or 16.
+        ConfigError: if a convolutional encoder has no feature map at stride 4, or another output stride than 8 or 16.
     """
 
     def __init__(
@@ -72,19 +74,27 @@ class PFSCNet(nn.Module):
         config = EncoderConfig(name=encoder) if isinstance(encoder, str) else encoder
         self.encoder = Encoder(config)
         stride = self.encoder.output_stride
-        if stride not in (8, 16) or 4 not in self.encoder.strides:
+        self.detail: FineFeatures | None = None
+        if self.encoder.of_tokens:
+            self.fine = 0
+            self.detail = FineFeatures(self.encoder.channels[0])
+            fine_channels = self.detail.channels
+        elif stride in (8, 16) and 4 in self.encoder.strides:
+            self.fine = self.encoder.strides.index(4)
+            fine_channels = self.encoder.channels[self.fine]
+        else:
             raise ConfigError(
                 f"PFSCNet cannot use the encoder '{config.name}': it needs feature maps at strides 4 and 8 or 16, and "
-                f"has {self.encoder.strides}. Give pfscnet.encoder a convolutional network with output_stride 8 or 16."
+                f"has {self.encoder.strides}. Give pfscnet.encoder a convolutional network with output_stride 8 or 16, "
+                "or a vision transformer."
             )
-        self.fine = self.encoder.strides.index(4)
-        channels = [0, 0, self.encoder.channels[self.fine], 0, self.encoder.channels[-1]]
-        self.decoder = DeepLabV3PlusDecoder(
+        channels = [0, 0, fine_channels, 0, self.encoder.channels[-1]]
+        self.decoder = (TokenDecoder if self.encoder.of_tokens else DeepLabV3PlusDecoder)(
             encoder_channels=channels,
             encoder_depth=4,
             out_channels=decoder_channels,
             atrous_rates=tuple(atrous_rates),
-            output_stride=stride,
+            output_stride=16 if self.encoder.of_tokens else stride,
             # dense atrous convolutions: as in DeepLabv3, and faster in bfloat16 on a CPU than separable ones
             aspp_separable=False,
             aspp_dropout=0.1,
@@ -97,12 +107,14 @@ class PFSCNet(nn.Module):
             nn.Conv2d(decoder_channels, embedding_dimensions, 1),
         )
         self.settings: dict[str, Any] = {
-            "encoder": config.model_dump(mode="json"),
+            "encoder": self.encoder.config.model_dump(mode="json"),
             "tissues": tissues,
             "decoder_channels": decoder_channels,
             "embedding_dimensions": embedding_dimensions,
             "atrous_rates": list(atrous_rates),
         }
+        if self.encoder.origin is not None:
+            self.settings["encoder_origin"] = self.encoder.origin
 
     @classmethod
     def from_config(cls, config: RunConfig, tissues: int) -> PFSCNet:
@@ -139,7 +151,10 @@ class PFSCNet(nn.Module):
         return self._features(images)[self.fine]
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """Features of images that are padded to a multiple of the output stride."""
+        """Features of images that are padded to a multiple of the output stride; a transformer enlarges them itself."""
+        if self.detail is not None:
+            tokens = self.encoder(images)
+            return [self.detail(self.encoder.normalised(images), tokens[0]), *tokens]
         stride = self.encoder.output_stride
         below, right = -images.shape[-2] % stride, -images.shape[-1] % stride
         padded = F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
@@ -152,7 +167,7 @@ class PFSCNet(nn.Module):
 
     def _logits(self, decoded: Tensor, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        stride = self.encoder.output_stride
+        stride = 1 if self.encoder.of_tokens else self.encoder.output_stride
         size = (height + -height % stride, width + -width % stride)
         logits = F.interpolate(self.classifier(decoded).float(), size=size, mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
@@ -172,7 +187,7 @@ def load_pfscnet(folder: Path, device: torch.device | str = "cpu") -> PFSCNet:
 
     def build(settings: dict[str, Any]) -> PFSCNet:
         # the weights come from the folder, not from where the encoder once started
-        encoder = EncoderConfig(**{**settings["encoder"], "weights": None, "pretrained": False})
+        encoder = load_config(settings["encoder"])
         network = PFSCNet(
             encoder,
             settings["tissues"],

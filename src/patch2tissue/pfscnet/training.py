@@ -29,6 +29,7 @@ from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
 from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss, labels_on_grid
 from patch2tissue.tissues import IGNORE_INDEX
 from patch2tissue.training import Batch, Stage, fit, is_finished
+from patch2tissue.weights import load_trained_state, trained_state
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,9 @@ class PFSCNetStage(Stage):
         )
         self.average: AveragedModel | None = None
         if config.weight_averaging > 0:
-            average = get_ema_multi_avg_fn(config.weight_averaging)
+            average = _average_of_trained(config.weight_averaging)
             self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+            self._share_frozen()
         elif config.consistency.weight > 0:
             raise ConfigError("pfscnet.consistency needs averaged weights: set pfscnet.weight_averaging above 0.")
         self.losses_start = int(config.losses_start * config.epochs)
@@ -181,7 +183,15 @@ class PFSCNetStage(Stage):
         """Move prototypes, memory bank and averaged weights."""
         self.contrast.to(device)
         if self.average is not None:
+            self._share_frozen()  # anew: the network was moved
             self.average.to(device)
+
+    def _share_frozen(self) -> None:
+        """Let the averaged network have the frozen weights of the other: they are the same, and may be large."""
+        assert self.average is not None
+        for one, other in zip(self.average.module.parameters(), self.network.parameters(), strict=True):
+            if not other.requires_grad:
+                one.data = other.data
 
     def after_optimiser_step(self) -> None:
         """Average the weights."""
@@ -203,14 +213,14 @@ class PFSCNetStage(Stage):
             values["validation_miou"] = score
             if score > self.best:
                 self.best = score
-                state = self.final_network().state_dict()
+                state = trained_state(self.final_network())
                 self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         return values
 
     def state(self) -> dict[str, Any]:
         """Averaged weights, prototypes, memory bank and the best validated weights."""
         return {
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": None if self.average is None else trained_state(self.average),
             "contrast": self.contrast.state_dict(),
             "best": self.best,
             "best_weights": self.best_weights,
@@ -219,7 +229,7 @@ class PFSCNetStage(Stage):
     def restore(self, state: dict[str, Any], checkpoint_folder: Path) -> None:
         """Take back what `state` gave."""
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            load_trained_state(self.average, state["average"])
         self.contrast.load_state_dict(state["contrast"])
         self.best, self.best_weights = state["best"], state["best_weights"]
 
@@ -227,8 +237,20 @@ class PFSCNetStage(Stage):
         """Write the weights that inference uses."""
         network = self.final_network()
         if self.best_weights is not None:
-            network.load_state_dict(self.best_weights)
+            load_trained_state(network, self.best_weights)
         save_pfscnet(network, folder)
+
+
+def _average_of_trained(decay: float) -> Callable[..., None]:
+    """Exponential moving average of weights, without work for those that both networks share."""
+    update = get_ema_multi_avg_fn(decay)
+
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        pairs = [(a, c) for a, c in zip(averaged, current, strict=True) if a.data_ptr() != c.data_ptr()]
+        if pairs:
+            update([a for a, _ in pairs], [c for _, c in pairs], count)
+
+    return average
 
 
 def dense_energy_loss(config: DenseEnergyConfig) -> DenseEnergyLoss:
@@ -318,7 +340,7 @@ def _start_from(network: PFSCNet, craanet: Path) -> None:
     """Copy the trained encoder of stage 1."""
     trained = load_craanet(craanet).encoder.state_dict()
     try:
-        network.encoder.load_state_dict(trained)
+        network.encoder.load_plain(trained)
     except RuntimeError:
         raise ConfigError(
             "pfscnet.encoder differs from craanet.encoder, so that pfscnet.init cannot be 'craanet'. Set pfscnet.init "

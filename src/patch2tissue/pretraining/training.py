@@ -122,6 +122,7 @@ def pretrain_encoder(config: RunConfig, patches: Sequence[Patch], folder: Path, 
 
 def _coarsest(config: EncoderConfig) -> EncoderConfig:
     """The encoder at output stride 32 if it has that, which costs a fraction of a dilated one; the same weights."""
+    config = config.model_copy(update={"train": "all"})  # what is frozen later is learned here
     coarse = config.model_copy(update={"output_stride": 32})
     try:
         Encoder(coarse)
