@@ -121,10 +121,12 @@ class SlideJob:
 
     def settings_of(self, file: SlideFile, view: ScaledSlide, tissue: TissueMask) -> dict[str, Any]:
         """Everything that the map of a slide depends on."""
+        own = self.options.tissue not in ("found", "everywhere")
         return self.settings | {
             "slide": file_identity(file.path),
             "slide_um_per_pixel": view.um_per_pixel,
-            "tissue": [tissue.source, _mask_hash(tissue)],
+            # wherever the command is given
+            "tissue": [str(Path(tissue.source).absolute()) if own else tissue.source, _mask_hash(tissue)],
         }
 
     def plan(self, view: ScaledSlide, tissue: TissueMask) -> TilePlan:

@@ -16,6 +16,7 @@ from patch2tissue.inference.predictor import Predictor
 from patch2tissue.inference.slides.job import SlideJob, SlideOptions
 from patch2tissue.inference.slides.mapping import MapFiles, map_slide
 from patch2tissue.inference.slides.outputs import OutputOptions, save_picture
+from patch2tissue.inference.slides.parts import Part
 from patch2tissue.inference.slides.reading import default_workers, read_tiles
 from patch2tissue.inference.slides.result import SlideResult, write_slide_areas, write_summary
 from patch2tissue.inference.slides.state import SlideBusyError, SlideState, load_state, locked
@@ -85,6 +86,7 @@ def predict_slides(
     gate: float | None = None,
     device: str | None = None,
     engine: str | None = None,
+    part: Part | None = None,
     progress: bool = True,
 ) -> list[SlideResult]:
     """Draw the tissue maps of slides, one after the other.
@@ -106,6 +108,7 @@ def predict_slides(
         gate: see `Predictor.from_run`.
         device: see `Predictor.from_run`.
         engine: see `Predictor.from_run`.
+        part: only these of the slides; the tables of all of them are then named after the part.
         progress: show bars.
 
     Returns:
@@ -117,6 +120,8 @@ def predict_slides(
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
     files = find_slides(slides, um_per_pixel)
+    of_part = "" if part is None else f"_{part.name}"
+    files = files if part is None else part.of_slides(files)
     job = _Local.of(
         folder,
         Path(out),
@@ -138,8 +143,8 @@ def predict_slides(
                     continue
                 results[file.path] = _guarded(job, file, bars)
     ordered = [results[file.path] for file in files]
-    write_slide_areas(job.job.out / "areas.csv", ordered)
-    write_summary(job.job.out / "summary.md", ordered, job.job.tissues.names)
+    write_slide_areas(job.job.out / f"areas{of_part}.csv", ordered)
+    write_summary(job.job.out / f"summary{of_part}.md", ordered, job.job.tissues.names)
     return ordered
 
 
