@@ -21,6 +21,7 @@ from patch2tissue.inference.slides.job import SlideJob
 from patch2tissue.inference.slides.result import SlideResult
 from patch2tissue.inference.slides.state import SlideBusyError, SlideState, locked
 from patch2tissue.slides.opening import SlideFile
+from patch2tissue.slides.slide import slide_name
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class Driver:
         """Hold a slide against other processes, or put it off."""
         if step.slide in self._locks:
             return True
-        name = self._files[step.slide].path.stem
+        name = slide_name(self._files[step.slide].path)
         lock = ExitStack()
         try:
             lock.enter_context(locked(self._settings.out / "work" / name))

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from patch2tissue.inference.cohort.summary import CohortSlide
 from patch2tissue.progress import console
+from patch2tissue.slides.slide import slide_name
 
 
 class CohortProgress:
@@ -56,4 +57,4 @@ class CohortProgress:
         if self._shown and not console.is_terminal:
             state = "done already" if slide.earlier else slide.result.status
             of_it = f", {slide.result.tiles} tiles" if state == "done" else ""
-            console.print(f"{slide.result.slide.stem} ({ended}/{self._slides}): {state}{of_it}", highlight=False)
+            console.print(f"{slide_name(slide.result.slide)} ({ended}/{self._slides}): {state}{of_it}", highlight=False)

@@ -1,8 +1,9 @@
 """Which step is done next when a worker is free. Knows nothing of Ray.
 
 A slide is prepared, its strips are drawn, its files are made. Large slides come first, so that none is left over at the
-end; workers that draw go to the slide on which the fewest work, so that a huge slide does not hold up the others. So
-many slides are under way as keep the workers busy, and no more: each takes room on the disk.
+end. As many slides are open as there are workers, and workers that draw go to the slide on which the fewest do, so that
+a huge one does not hold up the others: it gets what they leave. No more are open than keep the workers busy, since each
+takes room on the disk.
 """
 
 from __future__ import annotations
@@ -61,8 +62,7 @@ class Schedule:
     """
 
     def __init__(self, sizes: Sequence[int], workers: int, retries: int) -> None:
-        self._sizes, self._retries = list(sizes), retries
-        self._ahead, self._most_open = 2 * workers, 4 * workers + 2
+        self._sizes, self._workers, self._retries = list(sizes), workers, retries
         self._unprepared = deque(
             Step(Kind.prepare, slide) for slide in sorted(range(len(sizes)), key=lambda slide: (-sizes[slide], slide))
         )
@@ -113,9 +113,9 @@ class Schedule:
         return step
 
     def _wants_slides(self) -> bool:
-        waiting = sum(len(slide.waiting) for slide in self._open.values()) + self._preparing
-        opened = len(self._open) + self._preparing
-        return bool(self._unprepared) and waiting < self._ahead and opened < self._most_open
+        strips = [len(slide.waiting) for slide in self._open.values() if slide.waiting] + [1] * self._preparing
+        few = len(strips) < self._workers or sum(strips) < 2 * self._workers
+        return bool(self._unprepared) and few and len(self._open) + self._preparing < 4 * self._workers + 2
 
     def _slide_to_draw(self) -> int | None:
         """The slide on which the fewest work; of several the one with most to do."""

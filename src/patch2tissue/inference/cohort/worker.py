@@ -23,6 +23,7 @@ from patch2tissue.inference.slides.job import SlideJob, SlideOptions
 from patch2tissue.inference.slides.steps import failure_of
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.slides.opening import SlideFile
+from patch2tissue.slides.slide import slide_name
 
 _LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EROFS, errno.ENAMETOOLONG)
 
@@ -183,7 +184,7 @@ def _answered(work: Callable[[], object], file: SlideFile, out: Path, told: list
 
 def _bug(error: Exception, file: SlideFile, out: Path) -> str:
     """What is said of an error of ours; where it happened is kept in a file."""
-    kept = out / "work" / file.path.stem / "error.txt"
+    kept = out / "work" / slide_name(file.path) / "error.txt"
     try:
         write_text(kept, "".join(traceback.format_exception(error)))
     except OSError:
