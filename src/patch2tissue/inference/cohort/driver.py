@@ -191,13 +191,8 @@ class Driver:
         """Replace a worker; what it did is done again."""
         if worker.step is not None:
             step = worker.step
-            what = {
-                Kind.prepare: "looked for tissue",
-                Kind.draw: f"drew strip {step.strip + 1}",
-                Kind.finish: "finished",
-            }
-            path = self._files[step.slide].path
-            text = f"{path}: the worker that {what[step.kind]} came to an end: {why}."
+            what = {Kind.prepare: "prepared it", Kind.draw: f"drew strip {step.strip + 1}", Kind.finish: "finished it"}
+            text = f"{self._files[step.slide].path}: the worker that {what[step.kind]} came to an end: {why}."
             self._failed(step, Answer("", error=text, passing=True))
         else:
             logger.warning("A worker came to an end while it loaded the network: %s.", why)

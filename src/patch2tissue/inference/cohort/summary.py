@@ -63,18 +63,18 @@ def cohort_table(slides: Sequence[CohortSlide], most: int = 40) -> Table:
         slides: in order.
         most: rows at the most, but for slides that are not done.
     """
-    done = [slide for slide in slides if slide.result.status == "done"]
-    slowest = sorted(done, key=lambda slide: -slide.result.seconds)[: max(0, most - (len(slides) - len(done)))]
-    kept = {id(slide) for slide in slowest}
+    done = [place for place, slide in enumerate(slides) if slide.result.status == "done"]
+    room = max(0, most - (len(slides) - len(done)))
+    kept = set(sorted(done, key=lambda place: -slides[place].result.seconds)[:room])
     title = None if len(kept) == len(done) else f"the {len(kept)} slowest of {len(done)} slides that are done"
     table = Table(title=title, title_justify="left")
     table.add_column("slide", overflow="fold")
     for name in ("tissue mm²", "seconds", "tiles", "strips", "workers", "retries"):
         table.add_column(name, justify="right")
     table.add_column("state")
-    for slide in slides:
+    for place, slide in enumerate(slides):
         result, record, area = slide.result, slide.record, slide.tissue_mm2
-        if result.status == "done" and id(slide) not in kept:
+        if result.status == "done" and place not in kept:
             continue
         state = "done before" if slide.earlier else result.status
         table.add_row(

@@ -1,0 +1,47 @@
+"""How many actors fit on which machines."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from patch2tissue.errors import ConfigError
+from patch2tissue.inference.cohort.ray_cluster import ClusterOptions, Layout, lay_out, opened
+
+
+@pytest.mark.parametrize(
+    ("options", "machines", "device", "expected"),
+    [
+        # by the cores
+        (ClusterOptions(), [(8, 0)], None, Layout(2, 4, 0)),
+        (ClusterOptions(), [(2, 0)], None, Layout(1, 2, 0)),
+        (ClusterOptions(), [(6, 0), (4, 0)], None, Layout(2, 4, 0)),
+        (ClusterOptions(actors=4), [(8, 0)], None, Layout(4, 2, 0)),
+        (ClusterOptions(actors=16), [(8, 0)], None, Layout(16, 1, 0)),
+        (ClusterOptions(actors=1), [(8, 0), (8, 0)], None, Layout(1, 8, 0)),
+        (ClusterOptions(cpus=1), [(3, 0), (2, 0)], None, Layout(5, 1, 0)),
+        # by the GPUs, with cores left for what is done beside them
+        (ClusterOptions(), [(32, 4)], None, Layout(4, 7, 1.0, 4)),
+        (ClusterOptions(), [(64, 2)], None, Layout(2, 8, 1.0, 2)),
+        (ClusterOptions(), [(2, 2)], None, Layout(2, 1, 1.0, 0)),
+        (ClusterOptions(gpus=0.5), [(16, 1)], None, Layout(2, 7, 0.5, 2)),
+        (ClusterOptions(), [(16, 2), (32, 0)], None, Layout(2, 7, 1.0, 2)),
+        (ClusterOptions(), [(16, 2)], "cpu", Layout(4, 4, 0)),
+        (ClusterOptions(gpus=0), [(16, 2)], None, Layout(4, 4, 0)),
+    ],
+)
+def test_layout(options: ClusterOptions, machines: list[tuple[int, int]], device: str | None, expected: Layout) -> None:
+    assert lay_out(options, [{"CPU": cpu, "GPU": gpu} for cpu, gpu in machines], device) == expected
+
+
+@pytest.mark.parametrize("options", [ClusterOptions(cpus=9), ClusterOptions(gpus=2)])
+def test_what_fits_nowhere_is_told_of(options: ClusterOptions) -> None:
+    with pytest.raises(ConfigError, match=r"No machine of the cluster has .*they have 8 and 1, 4 and 0"):
+        lay_out(options, [{"CPU": 8, "GPU": 1}, {"CPU": 4}], None)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'patch2tissue\[cluster\]'"), opened(ClusterOptions()):
+        pass
