@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -44,4 +47,37 @@ def test_what_fits_nowhere_is_told_of(options: ClusterOptions) -> None:
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'patch2tissue\[cluster\]'"), opened(ClusterOptions()):
+        pass
+
+
+@pytest.mark.parametrize("mode", [None, "disabled"])
+def test_a_cluster_of_our_own_listens_to_us_alone(monkeypatch: pytest.MonkeyPatch, mode: str | None) -> None:
+    seen: dict[str, Any] = {}
+
+    def init(**settings: Any) -> None:
+        seen.update(settings, mode=os.environ.get("RAY_AUTH_MODE"), token=os.environ.get("RAY_AUTH_TOKEN"))
+
+    fake = SimpleNamespace(init=init, shutdown=lambda: seen.update(ended=True), is_initialized=lambda: False,
+                           remote=lambda kind: kind)  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with opened(ClusterOptions(actors=50, cpus=2)):
+        pass
+    assert seen["ended"] and seen["num_cpus"] == 100 and not seen["include_dashboard"] and not seen["log_to_driver"]
+    assert seen["mode"] == (mode or "token")
+    assert (seen["token"] is None) if mode else len(seen["token"]) == 64
+    assert os.environ.get("RAY_AUTH_MODE") == mode and "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_a_cluster_that_cannot_be_joined_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**settings: Any) -> None:
+        raise ConnectionError("Could not find any running Ray instance.\nMore of it.")
+
+    fake = SimpleNamespace(init=init, shutdown=lambda: None, is_initialized=lambda: False)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    words = r"at auto cannot be joined: Could not find any running Ray instance\. `ray status`"
+    with pytest.raises(ConfigError, match=words), opened(ClusterOptions(address="auto")):
         pass

@@ -21,13 +21,13 @@ from tests.inference.tiny_run import real_run
 from tests.slides.pictures import write_tiled
 
 from patch2tissue.inference.cohort.predict import predict_cohort
-from patch2tissue.inference.cohort.ray_cluster import ClusterOptions
+from patch2tissue.inference.cohort.ray_cluster import ClusterOptions, opened
 from patch2tissue.inference.cohort.summary import CohortSlide
 from patch2tissue.inference.slides.outputs import OutputOptions
 from patch2tissue.inference.slides.predict import SlideOptions, predict_slides
 
 pytestmark = pytest.mark.extras
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 
 OPTIONS = SlideOptions(tissue="everywhere", workers=0, outputs=OutputOptions(probabilities=True))
 CLUSTER = ClusterOptions(actors=2, cpus=1, strip_tiles=64)
@@ -40,7 +40,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("cohort")
     slides = root / "slides"
     slides.mkdir()
-    for seed, (name, height, width) in enumerate([("huge", 1100, 800), *((name, 150, 200) for name in SMALL)]):
+    for seed, (name, height, width) in enumerate([("huge", 1100, 500), *((name, 150, 200) for name in SMALL)]):
         image, _ = tissue_picture(height, width, seed)
         grain = np.random.default_rng(seed).integers(-30, 30, image.shape)
         write_tiled(slides / f"{name}.tif", np.clip(image + grain, 0, 255).astype(np.uint8), (0.25, 0.25))
@@ -58,12 +58,9 @@ def local(cohort: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A cluster on this machine with room for two actors."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-             object_store_memory=100 * 2**20)  # fmt: skip
-    yield
-    ray.shutdown()
+    """A cluster on this machine with room for two actors, which calls join."""
+    with opened(CLUSTER):
+        yield
 
 
 def files_of(out: Path) -> dict[str, bytes]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -135,29 +136,54 @@ def opened(options: ClusterOptions) -> Iterator[RayCluster]:
     if ray.is_initialized():  # by whoever called
         yield RayCluster(ray)
         return
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = options.address or os.environ.get("RAY_ADDRESS")
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            cores = max(available_cores(), (options.actors or 1) * (options.cpus or 1))
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                include_dashboard=False,
-                object_store_memory=_STORE_BYTES,
-                **quiet,
-            )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"The Ray cluster at {address}" if address else "A Ray cluster on this machine"
-        what = "cannot be joined" if address else "cannot be started"
-        hint = "`ray status` tells whether one runs; Ray and Python must be of the same version on all machines."
-        raise ConfigError(f"{where} {what}: {str(error).strip().splitlines()[0]} {hint}") from None
-    try:
+    with ExitStack() as stack:
+        if not address:
+            stack.enter_context(_token())
+        stack.callback(ray.shutdown)
+        try:
+            _init(ray, address, options)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            where = f"The Ray cluster at {address}" if address else "A Ray cluster on this machine"
+            what = "cannot be joined" if address else "cannot be started"
+            hint = "`ray status` tells whether one runs; Ray and Python must be of the same version on all machines."
+            raise ConfigError(f"{where} {what}: {str(error).strip().splitlines()[0]} {hint}") from None
         yield RayCluster(ray)
+
+
+def _init(ray: Any, address: str | None, options: ClusterOptions) -> None:
+    """Join the cluster at an address, or start one."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        ray.init(address=address, **quiet)
+        return
+    ray.init(
+        address="local",
+        num_cpus=max(available_cores(), (options.actors or 1) * (options.cpus or 1)),
+        include_dashboard=False,
+        object_store_memory=_STORE_BYTES,
+        **quiet,
+    )
+
+
+@contextmanager
+def _token() -> Iterator[None]:
+    """Let only processes that we start talk to a cluster that we start: whoever does may run anything.
+
+    Ray listens on all of the machine's addresses. Left alone it asks nobody for a token before version 2.52, and later
+    keeps one in the user's home. What a user has set stays.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        yield
+        return
+    before = os.environ.get("RAY_AUTH_TOKEN")
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    try:
+        yield
     finally:
-        ray.shutdown()
+        del os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]
+        if before is not None:
+            os.environ["RAY_AUTH_TOKEN"] = before
 
 
 def _ray() -> ModuleType:
