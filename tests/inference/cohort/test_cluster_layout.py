@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import patch2tissue.inference.cohort.ray_cluster as cluster_module
 from patch2tissue.errors import ConfigError
 from patch2tissue.inference.cohort.ray_cluster import ClusterOptions, Layout, lay_out, opened
 
@@ -54,22 +55,24 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_cluster_of_our_own_listens_to_us_alone(monkeypatch: pytest.MonkeyPatch, mode: str | None) -> None:
     seen: dict[str, Any] = {}
 
-    def init(**settings: Any) -> None:
-        seen.update(settings, mode=os.environ.get("RAY_AUTH_MODE"), token=os.environ.get("RAY_AUTH_TOKEN"))
+    def imported(name: str) -> Any:
+        seen.update(mode=os.environ.get("RAY_AUTH_MODE"), token=os.environ.get("RAY_AUTH_TOKEN"))
+        return SimpleNamespace(init=seen.update, shutdown=lambda: seen.update(ended=True),
+                               is_initialized=lambda: False, remote=lambda kind: kind)  # fmt: skip
 
-    fake = SimpleNamespace(init=init, shutdown=lambda: seen.update(ended=True), is_initialized=lambda: False,
-                           remote=lambda kind: kind)  # fmt: skip
-    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr(cluster_module.importlib, "import_module", imported)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
     if mode is not None:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
     with opened(ClusterOptions(actors=50, cpus=2)):
         pass
     assert seen["ended"] and seen["num_cpus"] == 100 and not seen["include_dashboard"] and not seen["log_to_driver"]
+    # before Ray is imported, since it looks no later
     assert seen["mode"] == (mode or "token")
     assert (seen["token"] is None) if mode else len(seen["token"]) == 64
-    assert os.environ.get("RAY_AUTH_MODE") == mode and "RAY_AUTH_TOKEN" not in os.environ
 
 
 def test_a_cluster_that_cannot_be_joined_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

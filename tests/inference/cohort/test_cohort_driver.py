@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -121,6 +122,10 @@ def cohort(run: Path, slides: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     return predict
 
 
+def copy_of(folder: Path, place: Path) -> Path:
+    return Path(shutil.copytree(folder, place))
+
+
 def files_of(out: Path) -> dict[str, bytes]:
     names = ("summary.md", "cohort.csv")
     return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name not in names}
@@ -217,6 +222,9 @@ def test_a_driver_that_ends_leaves_strips_to_the_next_one(
         cohort(FakeCluster(fault), out)
     kept = list(out.glob("work/huge/strips-*/0*/strip.json"))
     assert len(kept) == 2
+    # one process does not need them, and takes them away when it is through
+    predict_slides(run, [slides / "huge.tif"], copy_of(out, tmp_path / "copy"), options=OPTIONS, progress=False)
+    assert not list(tmp_path.glob("copy/work/huge/strips-*"))
     cluster = FakeCluster()
     found = cohort(cluster, out)
     assert files_of(out) == files_of(tmp_path / "local") and found[2].record is not None

@@ -196,6 +196,7 @@ class Driver:
             self._failed(step, Answer("", error=text, passing=True))
         else:
             logger.warning("A worker came to an end while it loaded the network: %s.", why)
+        self._cluster.end(worker.actor)  # it may only be out of reach
         self._deaths += not worker.ready
         self._refused = f"A worker came to an end: {why}."
         if self._deaths <= self._options.retries + self._layout.actors:

@@ -6,8 +6,9 @@ import importlib
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -132,14 +133,14 @@ def opened(options: ClusterOptions) -> Iterator[RayCluster]:
         ConfigError: if Ray is not installed, or the cluster cannot be joined.
     """
     options.check()
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        _ask_for_a_token()
     ray = _ray()
     if ray.is_initialized():  # by whoever called
         yield RayCluster(ray)
         return
-    address = options.address or os.environ.get("RAY_ADDRESS")
     with ExitStack() as stack:
-        if not address:
-            stack.enter_context(_token())
         stack.callback(ray.shutdown)
         try:
             _init(ray, address, options)
@@ -166,24 +167,14 @@ def _init(ray: Any, address: str | None, options: ClusterOptions) -> None:
     )
 
 
-@contextmanager
-def _token() -> Iterator[None]:
+def _ask_for_a_token() -> None:
     """Let only processes that we start talk to a cluster that we start: whoever does may run anything.
 
     Ray listens on all of the machine's addresses. Left alone it asks nobody for a token before version 2.52, and later
-    keeps one in the user's home. What a user has set stays.
+    keeps one in the user's home. It reads the environment once, when it is imported; what a user has set stays.
     """
-    if "RAY_AUTH_MODE" in os.environ:
-        yield
-        return
-    before = os.environ.get("RAY_AUTH_TOKEN")
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    try:
-        yield
-    finally:
-        del os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]
-        if before is not None:
-            os.environ["RAY_AUTH_TOKEN"] = before
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 def _ray() -> ModuleType:
@@ -259,8 +250,9 @@ class RayCluster:
             return _cause(error)
 
     def end(self, actor: Any) -> None:
-        """End an actor that is not needed any more."""
-        self._ray.kill(actor, no_restart=True)
+        """End an actor that is not needed any more; one that is gone stays so."""
+        with suppress(self._ray.exceptions.RayError, ConnectionError, ValueError):
+            self._ray.kill(actor, no_restart=True)
 
 
 def _cause(error: Exception) -> str:

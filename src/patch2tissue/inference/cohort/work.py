@@ -31,6 +31,7 @@ from patch2tissue.inference.slides.result import SlideResult
 from patch2tissue.inference.slides.state import SlideState, load_state
 from patch2tissue.inference.slides.steps import (
     check_room,
+    clean_up,
     familiarity_of,
     finish_slide,
     finished,
@@ -229,7 +230,7 @@ def finish(job: SlideJob, file: SlideFile, slide: PreparedSlide, *, retries: int
             done = finished(state)
             if done is None:
                 done = _finish(job, file, slide, state, retries, begin)
-            _clean(work)
+            clean_up(work)
             return DoneSlide(done, _read_record(work / RECORD))
     except Timeout:
         raise Patch2TissueError(f"{slide.name}: another process writes the files of this slide.") from None
@@ -270,14 +271,6 @@ def _wait_for(slide: PreparedSlide) -> None:
                 "disk that all machines share, then run the same command again."
             )
         time.sleep(0.5)
-
-
-def _clean(work: Path) -> None:
-    """Remove what is not needed of a slide that is done, also what one process had begun."""
-    for folder in work.glob("strips-*"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for raster in work.glob("*.raw"):
-        raster.unlink(missing_ok=True)
 
 
 def _digest(settings: dict[str, Any]) -> str:

@@ -100,6 +100,9 @@ class CohortWorker:
             except Patch2TissueError as error:
                 text = f"{error} (said by the machine {socket.gethostname()})"
                 return Answer(this_worker(), error=text, exit_code=error.exit_code, told=told)
+            except Exception as error:  # for want of memory on its GPU, say
+                text = f"{socket.gethostname()}: a worker cannot begin ({type(error).__name__}: {error})."
+                return Answer(this_worker(), error=text, told=told)
 
     def _set_up(self, settings: WorkerSettings) -> SlideJob:
         if settings.version != __version__:

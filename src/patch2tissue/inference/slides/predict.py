@@ -22,6 +22,7 @@ from patch2tissue.inference.slides.result import SlideResult, write_slide_areas,
 from patch2tissue.inference.slides.state import SlideBusyError, SlideState, load_state, locked
 from patch2tissue.inference.slides.steps import (
     check_room,
+    clean_up,
     failure_of,
     familiarity_of,
     finish_slide,
@@ -200,8 +201,7 @@ class _Local:
                 result = replace(result, seconds=time.perf_counter() - begin)
                 state.status, state.error, state.result = "done", None, result.to_dict()
                 state.save(work / "state.json")
-                for raster in ("classes.raw", "probabilities.raw", "confidence.raw", "carry-0.raw", "carry-1.raw"):
-                    (work / raster).unlink(missing_ok=True)
+                clean_up(work)
                 return result
 
     def _predict(

@@ -139,6 +139,18 @@ def finished(state: SlideState) -> SlideResult | None:
     return result if all(path.is_file() for path in (result.files or {}).values()) else None
 
 
+def clean_up(work: Path) -> None:
+    """Remove what is not needed of a slide that is done, also what another engine had begun.
+
+    Args:
+        work: the slide's folder.
+    """
+    for raster in work.glob("*.raw"):
+        raster.unlink(missing_ok=True)
+    for strips in work.glob("strips-*"):
+        shutil.rmtree(strips, ignore_errors=True)
+
+
 def failure_of(error: Exception, slide: Path, out: Path) -> SlideResult | None:
     """The result of a slide with which something is wrong that does not concern the others.
 
