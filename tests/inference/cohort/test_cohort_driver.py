@@ -24,11 +24,13 @@ from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.inference.cohort import strips as strips_module
 from patch2tissue.inference.cohort import work as work_module
 from patch2tissue.inference.cohort.predict import predict_cohort
+from patch2tissue.inference.cohort.progress import CohortProgress
 from patch2tissue.inference.cohort.ray_cluster import ClusterOptions, Layout
 from patch2tissue.inference.cohort.schedule import Kind, Step
 from patch2tissue.inference.cohort.summary import CohortSlide, cohort_table
 from patch2tissue.inference.cohort.worker import Answer, CohortWorker, WorkerSettings
 from patch2tissue.inference.slides.predict import SlideOptions, predict_slides
+from patch2tissue.inference.slides.result import SlideResult
 
 OPTIONS = SlideOptions(tissue="everywhere", workers=0)
 ONE = ClusterOptions(actors=1, cpus=1)
@@ -312,13 +314,42 @@ def test_what_a_machine_does_not_see_is_named(run: Path, tmp_path: Path) -> None
         assert answer.error is not None and words in answer.error and answer.exit_code == 2
 
 
-def test_machines_that_would_draw_other_maps_are_refused(run: Path, tmp_path: Path) -> None:
-    settings = worker_settings(run, tmp_path / "out")
-    job = CohortWorker().set_up(settings).value
-    assert CohortWorker().set_up(replace(settings, job=job)).error is None
-    other = replace(job, settings=job.settings | {"precision": "torch.bfloat16"})
-    answer = CohortWorker().set_up(replace(settings, job=other))
-    assert answer.error is not None and "(precision differ)" in answer.error
+def test_machines_that_would_draw_other_maps_are_left_out(
+    cohort: Callable[..., list[CohortSlide]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Mixed(FakeCluster):
+        def answer(self, reference: str) -> Answer | str:
+            answer = super().answer(reference)
+            if reference.startswith("actor-1:"):
+                assert isinstance(answer, Answer)
+                answer.value = replace(answer.value, settings=answer.value.settings | {"precision": "torch.bfloat16"})
+            return answer
+
+    cluster = Mixed()
+    found = cohort(cluster, tmp_path / "out", cluster=replace(ONE, actors=2))
+    assert [slide.result.status for slide in found] == ["done"] * 3
+    assert "(precision differ) and is left out" in caplog.text
+    assert {name for name, _ in cluster.steps} == {"actor-0"} and len(cluster.actors) == 2
+
+
+def test_progress_without_a_terminal_is_a_line_for_each_slide(
+    cohort: Callable[..., list[CohortSlide]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort(FakeCluster(), tmp_path / "out", progress=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "/3)" in line]
+    assert sorted(line.split(" (")[0] for line in lines) == ["a", "b", "huge"]
+    assert [line.split("(")[1].split(")")[0] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert all("done, " in line and "tiles" in line for line in lines)
+
+
+def test_bar_shows_strips_and_how_many_there_may_be() -> None:
+    with CohortProgress(7, shown=False) as bars:
+        bars.strips(3, 40)
+        (task,) = bars.bars.tasks
+        assert (task.completed, task.total, task.description) == (3, 40, "0/7 slides")
+        bars.strips(9, 8)  # fewer were expected than are drawn
+        bars.slide(CohortSlide(SlideResult(Path("a.svs"), "done", tiles=5)), 4)
+        assert (task.completed, task.total, task.description) == (9, 9, "4/7 slides")
 
 
 def test_table_of_many_slides_is_short(cohort: Callable[..., list[CohortSlide]], tmp_path: Path) -> None:

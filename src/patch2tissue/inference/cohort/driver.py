@@ -118,7 +118,7 @@ class Driver:
 
     def _start(self, *, draws: bool) -> None:
         worker = _Worker(self._cluster.start(self._layout, draws=draws), draws)
-        settings = replace(self._settings, job=self.job, draws=draws)
+        settings = self._settings if draws else replace(self._settings, job=self.job)
         self._running[self._cluster.set_up(worker.actor, settings)] = worker
 
     def _hand_out(self) -> None:
@@ -174,9 +174,13 @@ class Driver:
             self._set_up(worker, answer)
 
     def _set_up(self, worker: _Worker, answer: Answer) -> None:
-        if answer.error is not None:
-            logger.error("%s", answer.error)
-            self._refused, self._exit_code = answer.error, answer.exit_code
+        """Take a worker into service, or do without it."""
+        refused, exit_code = answer.error, answer.exit_code
+        if refused is None and self.job is not None and answer.value.settings != self.job.settings:
+            refused, exit_code = _of_another_kind(answer, self.job), 2
+        if refused is not None:
+            logger.error("%s", refused)
+            self._refused, self._exit_code = refused, exit_code
             self._cluster.end(worker.actor)  # another one would come to the same machine
             return
         first = self.job is None
@@ -264,6 +268,17 @@ class Driver:
             layout.cpus,
             gpus,
         )
+
+
+def _of_another_kind(answer: Answer, job: SlideJob) -> str:
+    """What is said of a worker whose maps would not fit those of the first one."""
+    theirs, first = answer.value.settings, job.settings
+    other = ", ".join(key for key in first if theirs.get(key) != first[key])
+    return (
+        f"The worker {answer.worker} would draw other maps than the first one ({other} differ) and is left out. Is its "
+        "processor or GPU of another kind? Set hardware.precision in the run's config.yaml, and see that the run "
+        "folder is the same on all machines."
+    )
 
 
 def _bytes(path: Path) -> int:

@@ -20,11 +20,14 @@ class CohortProgress:
     Args:
         slides: how many there are.
         shown: whether anything is shown.
+
+    Attributes:
+        bars: what is drawn.
     """
 
     def __init__(self, slides: int, *, shown: bool = True) -> None:
         self._slides, self._shown = slides, shown
-        self._bars = Progress(
+        self.bars = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -34,26 +37,26 @@ class CohortProgress:
             TimeRemainingColumn(),
             console=console,
         )
-        self._task = self._bars.add_task(f"0/{slides} slides", total=None)
+        self._task = self.bars.add_task(f"0/{slides} slides", total=None)
 
     def __enter__(self) -> Self:
         if self._shown and console.is_terminal:
-            self._bars.start()
+            self.bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._shown and console.is_terminal:
-            self._bars.stop()
+            self.bars.stop()
 
     def strips(self, drawn: int, expected: int) -> None:
         """So many strips are drawn of so many."""
-        self._bars.update(self._task, completed=drawn, total=max(drawn, expected))
+        self.bars.update(self._task, completed=drawn, total=max(drawn, expected))
 
     def slide(self, slide: CohortSlide, ended: int) -> None:
         """A slide is done with, and so are that many in all."""
-        self._bars.update(self._task, description=f"{ended}/{self._slides} slides")
+        self.bars.update(self._task, description=f"{ended}/{self._slides} slides")
         if self._shown and not console.is_terminal:
             state = "done already" if slide.earlier else slide.result.status
             of_it = f", {slide.result.tiles} tiles" if state == "done" else ""

@@ -43,8 +43,7 @@ class WorkerSettings:
         readers: processes that read ahead.
         strip_tiles: see `split`.
         version: the driver's version of patch2tissue.
-        job: made by the first worker; a worker that gets one needs no network.
-        draws: whether it draws.
+        job: made by the first worker, for those that do not draw: they need no network.
     """
 
     run: Path
@@ -58,7 +57,6 @@ class WorkerSettings:
     strip_tiles: int
     version: str = __version__
     job: SlideJob | None = None
-    draws: bool = True
 
 
 @dataclass
@@ -118,7 +116,7 @@ class CohortWorker:
                     "see under the same path."
                 )
         self._settings = settings
-        if not settings.draws and settings.job is not None:
+        if settings.job is not None:
             self._job = settings.job
             return self._job
         import torch
@@ -127,14 +125,6 @@ class CohortWorker:
         predictor = Predictor.from_run(run, network=settings.network, **settings.choices)
         torch.set_num_threads(max(1, min(settings.threads, torch.get_num_threads())))
         job = SlideJob.of(run, predictor, settings.out, settings.options, network=settings.network)
-        if settings.job is not None and settings.job.settings != job.settings:
-            first = settings.job.settings
-            other = ", ".join(key for key in job.settings if job.settings[key] != first.get(key))
-            raise ConfigError(
-                f"{settings.run}: this machine would draw other maps than the first one ({other} differ), perhaps "
-                "since its processor or GPU is of another kind. Set hardware.precision in the run's config.yaml, and "
-                "see that the run folder is the same everywhere."
-            )
         self._predictor, self._job = predictor, job
         return job
 
