@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import patch2tissue.inference.cohort.ray_cluster as cluster_module
-from patch2tissue.errors import ConfigError
-from patch2tissue.inference.cohort.ray_cluster import ClusterOptions, Layout, lay_out, opened
+from patch2tissue.errors import ConfigError, Patch2TissueError
+from patch2tissue.inference.cohort.ray_cluster import ClusterOptions, Layout, RayCluster, lay_out, opened
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,52 @@ def test_a_cluster_that_cannot_be_joined_is_told_of(monkeypatch: pytest.MonkeyPa
     words = r"at auto cannot be joined: Could not find any running Ray instance\. `ray status`"
     with pytest.raises(ConfigError, match=words), opened(ClusterOptions(address="auto")):
         pass
+
+
+class RayError(Exception):
+    """Stands for Ray's error of this name."""
+
+
+class RayTaskError(RayError):
+    """Likewise."""
+
+
+class OutOfMemoryError(RayError):
+    """Likewise."""
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (RayError("The actor died unexpectedly. Its worker process has died. Node: 7"), "by a signal or for want of"),
+        (RayError("The actor died because its node has died. Node Id: 7"), "its machine was lost"),
+        (OutOfMemoryError("Task was killed due to the node running low on memory."), "it was ended for want of memory"),
+        (
+            RayError("failed to import\nModuleNotFoundError: No module named 'patch2tissue'\n"),
+            "cannot load patch2tissue",
+        ),
+    ],
+)
+def test_why_a_worker_came_to_an_end(error: Exception, why: str) -> None:
+    found = fake_cluster(error).answer("reference")
+    assert isinstance(found, str) and why in found
+
+
+def test_a_worker_that_cannot_run_our_code_ends_the_work() -> None:
+    with pytest.raises(Patch2TissueError, match=r"cannot run patch2tissue: TypeError: x\. Install the same version"):
+        fake_cluster(RayTaskError("Traceback ...\nTypeError: x")).answer("reference")
+
+
+def test_an_actor_that_is_gone_can_be_ended_again() -> None:
+    fake_cluster(RayError("The actor is dead.")).end("actor")
+
+
+def fake_cluster(error: Exception) -> RayCluster:
+    """A cluster on which everything goes wrong."""
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+    module: Any = SimpleNamespace(get=fail, kill=fail, remote=lambda kind: kind, exceptions=exceptions)
+    return RayCluster(module)
