@@ -94,3 +94,26 @@ def test_the_example_of_slides_names_what_there_is() -> None:
     from patch2tissue.inference.slides.result import SlideArea
 
     assert set(re.findall(r"area\.(\w+)", example)) <= set(SlideArea.__dataclass_fields__)
+
+
+def test_the_recipes_of_cohorts_are_shell_and_name_what_there_is(tmp_path: Path) -> None:
+    import subprocess
+
+    from typer.main import get_command
+
+    from patch2tissue.cli.slide import app
+
+    page = ROOT / "docs" / "cohorts.md"
+    recipes = blocks(page, "bash")
+    assert sum("#SBATCH" in recipe for recipe in recipes) == 2
+    for number, recipe in enumerate(recipes):
+        (tmp_path / f"{number}.sh").write_text(recipe, encoding="utf-8")
+        subprocess.run(["bash", "-n", tmp_path / f"{number}.sh"], check=True)
+    command = get_command(app).commands["predict"]  # type: ignore[attr-defined]
+    known = {name for option in command.params for name in option.opts}
+    for call in re.findall(r"patch2tissue slide predict((?:[^\n]|\\\n)*)", "\n".join(recipes)):
+        assert set(re.findall(r"(?<= )--[a-z-]+", call)) <= known
+    (example,) = blocks(page, "python")
+    compile(example, "docs/cohorts.md", "exec")
+    names = re.findall(r"^from patch2tissue import (.+)$", example, re.MULTILINE)[0].split(", ")
+    assert all(hasattr(patch2tissue, name) for name in names)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from patch2tissue.craanet.network import CRAANet
     from patch2tissue.evaluation.folders import evaluate_folders as evaluate
     from patch2tissue.evaluation.slides import Annotations, SlideScores, evaluate_slides
+    from patch2tissue.inference.cohort.predict import predict_cohort
+    from patch2tissue.inference.cohort.ray_cluster import ClusterOptions
     from patch2tissue.inference.predict import predict_images as predict
     from patch2tissue.inference.slides.predict import SlideOptions, predict_slide, predict_slides
     from patch2tissue.inference.slides.result import SlideResult
@@ -36,6 +38,8 @@ __all__ = [
     "predict_slide",
     "predict_slides",
     "SlideOptions",
+    "predict_cohort",
+    "ClusterOptions",
     "SlideResult",
     "evaluate_slides",
     "Annotations",
@@ -60,6 +64,8 @@ _HOME = {
     "evaluate": ("patch2tissue.evaluation.folders", "evaluate_folders"),
     "predict_slide": ("patch2tissue.inference.slides.predict", "predict_slide"),
     "predict_slides": ("patch2tissue.inference.slides.predict", "predict_slides"),
+    "predict_cohort": ("patch2tissue.inference.cohort.predict", "predict_cohort"),
+    "ClusterOptions": ("patch2tissue.inference.cohort.ray_cluster", "ClusterOptions"),
     "SlideOptions": ("patch2tissue.inference.slides.predict", "SlideOptions"),
     "SlideResult": ("patch2tissue.inference.slides.result", "SlideResult"),
     "evaluate_slides": ("patch2tissue.evaluation.slides", "evaluate_slides"),

@@ -148,3 +148,6 @@ def test_nothing_to_find_is_an_error(tmp_path: Path) -> None:
         (tmp_path / folder / "a.svs").write_bytes(b"x")
     with pytest.raises(DataError, match="same name"):
         find_slides([tmp_path / "one", tmp_path / "two"])
+    (tmp_path / "one" / "a.ome.tif").write_bytes(b"x")  # whose results are called a, too
+    with pytest.raises(DataError, match="same name"):
+        find_slides([tmp_path / "one"])

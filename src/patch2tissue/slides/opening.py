@@ -12,7 +12,7 @@ from patch2tissue.data.layouts import refuse_bad_name
 from patch2tissue.data.tables import shortened, table_rows
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.slides.resolution import given_resolution, missing_resolution
-from patch2tissue.slides.slide import Slide
+from patch2tissue.slides.slide import Slide, slide_name
 
 SLIDE_EXTENSIONS = frozenset(
     {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".czi", ".dcm", ".avs", ".tif", ".tiff"}
@@ -108,7 +108,7 @@ def find_slides(inputs: Sequence[Path | str], um_per_pixel: float | None = None)
         raise DataError("No slides were given. Name files, folders, quoted patterns such as 'slides/*.svs', or a CSV.")
     names: dict[str, Path] = {}
     for slide in found.values():
-        other = names.setdefault(slide.path.stem, slide.path)
+        other = names.setdefault(slide_name(slide.path), slide.path)
         if other != slide.path:
             raise DataError(
                 f"{slide.path}: has the same name as {other}, so that one result would replace the other. Process them "

@@ -45,11 +45,11 @@ def everywhere(image: np.ndarray) -> TissueMask:
 
 
 def tiles_of(image: np.ndarray, plan: TilePlan):
-    def tiles(start: int):
+    def tiles(start: int, stop: int = 2**62):
         number = 0
         for row, top in enumerate(plan.tops):
             for column in np.flatnonzero(plan.present[row]):
-                if number >= start:
+                if start <= number < stop:
                     left = plan.lefts[column]
                     yield number, row, int(column), image[top : top + plan.tile[0], left : left + plan.tile[1]]
                 number += 1

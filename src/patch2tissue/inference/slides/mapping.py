@@ -59,7 +59,7 @@ class MapFiles:
 
 
 def map_slide(
-    tiles: Callable[[int], Iterable[Tile]],
+    tiles: Callable[[int, int], Iterable[Tile]],
     network: BatchNetwork,
     plan: TilePlan,
     files: MapFiles,
@@ -70,6 +70,7 @@ def map_slide(
     batch_size: int,
     temperature: float = 1.0,
     start_row: int = 0,
+    end_row: int | None = None,
     row_done: Callable[[int], None] = lambda row: None,
     progress: Callable[[int], None] = lambda tiles: None,
 ) -> Timing:
@@ -80,7 +81,7 @@ def map_slide(
     interrupted, so that the map comes out the same to the byte.
 
     Args:
-        tiles: returns tiles in the plan's order from the given number on.
+        tiles: returns tiles in the plan's order, from the first given number to the one before the second.
         network: draws probabilities.
         plan: the tiles.
         files: where to write.
@@ -90,24 +91,27 @@ def map_slide(
         batch_size: tiles per call of the network.
         temperature: of probabilities and confidence, see `apply_temperature`.
         start_row: first tile row to do; the rows above have been done by an earlier call with the same files.
+        end_row: first tile row not to do; None: all to the last. Its tiles may be asked for to fill the last batch.
         row_done: called with each row's index once the row is on disk.
         progress: called with the number of tiles done.
     """
     timing = Timing()
     begin = time.perf_counter()
-    writer = _Writer(plan, files, tissues, tissue, scale, temperature, start_row, row_done)
-    first = plan.tiles_before(start_row)
+    end_row = len(plan.tops) if end_row is None else end_row
+    writer = _Writer(plan, files, tissues, tissue, scale, temperature, (start_row, end_row), row_done)
+    first, last = plan.tiles_before(start_row), plan.tiles_before(end_row)
     # batches as an uninterrupted run has them: the first one may hold tiles of rows that are done
     aligned = first - first % batch_size
+    stop = min(plan.tiles, -(-last // batch_size) * batch_size) if last > first else aligned
     with writer:
-        for batch in _batches(tiles(aligned), batch_size, timing):
+        for batch in _batches(tiles(aligned, stop), batch_size, timing):
             moment = time.perf_counter()
             probabilities = network(np.stack([pixels for *_, pixels in batch]))
             timing.working += time.perf_counter() - moment
             for (_, row, column, pixels), values in zip(batch, probabilities, strict=True):
-                if row >= start_row:
+                if start_row <= row < end_row:
                     writer.put(row, column, pixels, values)
-            progress(batch[-1][0] + 1)
+            progress(min(batch[-1][0] + 1, last))
     timing.whole = time.perf_counter() - begin
     return timing
 
@@ -135,7 +139,7 @@ class _Writer:
         tissue: TissueMask,
         scale: tuple[float, float],
         temperature: float,
-        start_row: int,
+        rows: tuple[int, int],
         row_done: Callable[[int], None],
     ) -> None:
         self._plan, self._files, self._tissue, self._scale, self._row_done = plan, files, tissue, scale, row_done
@@ -145,7 +149,7 @@ class _Writer:
         self._white_above = None if background is None else background.white_above
         channels = self._classes + (self._white_above is not None)
         self._blender = RowBlender(plan, channels, files.folder)
-        self._start_row, self._row = start_row, start_row - 1
+        (self._start_row, self._end_row), self._row = rows, rows[0] - 1
         tallest = max(bottom - top for top, bottom in map(plan.final_rows, range(len(plan.tops))))
         # as wide as the slide, so made once: a new one would lie beside the old one for a moment
         self._whole_strip = np.empty((tallest, plan.width), np.uint8)
@@ -184,7 +188,7 @@ class _Writer:
             if self._error is not None:
                 continue  # the queue is emptied, so that nobody waits to put into it
             self._guarded(lambda: self._add(row, column, pixels, values))  # noqa: B023
-        self._guarded(lambda: self._go_to(len(self._plan.tops)))
+        self._guarded(lambda: self._go_to(self._end_row))
 
     def _guarded(self, step: Callable[[], None]) -> None:
         if self._error is None:
@@ -206,7 +210,7 @@ class _Writer:
             if self._row >= self._start_row:
                 self._end()
             self._row += 1
-            if self._row < len(self._plan.tops):
+            if self._row < self._end_row:
                 self._begin()
 
     def _with_white(self, pixels: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from patch2tissue.atomic import atomic_path
 from patch2tissue.inference.overlay import overlay_picture
-from patch2tissue.inference.slides.mapping import MapFiles
 from patch2tissue.inference.slides.result import SlideArea
 from patch2tissue.slides.geojson import TissueSummary, write_geojson
 from patch2tissue.slides.polygons import trace
@@ -49,8 +48,24 @@ class OutputOptions:
     confidence: bool = True
 
 
+class DrawnMap(Protocol):
+    """A map that is drawn, on disk, as `MapFiles` describes it."""
+
+    @property
+    def classes(self) -> Rows:
+        """uint8 [H, W]."""
+
+    @property
+    def probabilities(self) -> Rows | None:
+        """uint8 [H, W, K]."""
+
+    @property
+    def confidence(self) -> Rows | None:
+        """uint8 [H, W]."""
+
+
 def write_outputs(
-    name: str, out: Path, files: MapFiles, view: ScaledSlide, tissues: TissueSet, options: OutputOptions, step: Step
+    name: str, out: Path, files: DrawnMap, view: ScaledSlide, tissues: TissueSet, options: OutputOptions, step: Step
 ) -> tuple[dict[str, Path], tuple[SlideArea, ...]]:
     """Write what a finished map is wanted as; returns the files by kind, and the areas."""
     ending = ".ome.tif" if options.form == "ome" else ".tif"

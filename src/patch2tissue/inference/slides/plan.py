@@ -71,12 +71,15 @@ class TilePlan:
         last = row + 1 == len(self.tops)
         return self.tops[row], self.height if last else self.tops[row + 1]
 
-    def blocks(self, start: int = 0) -> Iterator[Block]:
-        """Blocks in row-major order, from the one that holds tile number `start` on."""
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+        """Blocks in row-major order, from the one that holds tile number `start` to that which holds `stop` - 1."""
         number = 0
+        stop = self.tiles if stop is None else stop
         for row, top in enumerate(self.tops):
             columns = np.flatnonzero(self.present[row])
             for group in _neighbours(columns):
+                if number >= stop:
+                    return
                 if number + len(group) > start:
                     left = self.lefts[group[0]]
                     width = self.lefts[group[-1]] + self.tile[1] - left

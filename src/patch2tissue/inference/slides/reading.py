@@ -31,7 +31,14 @@ def default_workers() -> int:
 
 
 def read_tiles(
-    path: Path, resolution: float | None, um_per_pixel: float, plan: TilePlan, *, start: int = 0, workers: int
+    path: Path,
+    resolution: float | None,
+    um_per_pixel: float,
+    plan: TilePlan,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    workers: int,
 ) -> Iterator[Tile]:
     """Read the tiles of a plan in its order.
 
@@ -41,6 +48,7 @@ def read_tiles(
         um_per_pixel: resolution to read at.
         plan: the tiles.
         start: number of the first tile wanted.
+        stop: number of the first tile not wanted any more; None: all to the last.
         workers: processes that read; 0: this one does.
 
     Raises:
@@ -48,9 +56,10 @@ def read_tiles(
         Patch2TissueError: if a process that reads came to an end.
     """
     read = _read_ahead if workers else _read_here
-    for block, pixels in read(path, resolution, um_per_pixel, plan.blocks(start), workers):
+    stop = plan.tiles if stop is None else stop
+    for block, pixels in read(path, resolution, um_per_pixel, plan.blocks(start, stop), workers):
         for offset, column in enumerate(block.columns):
-            if block.first + offset >= start:
+            if start <= block.first + offset < stop:
                 left = plan.lefts[column] - block.left
                 yield block.first + offset, block.row, column, pixels[:, left : left + plan.tile[1]]
 
