@@ -36,6 +36,7 @@ def commands_in_text(text: str) -> list[str]:
 
 
 def words_of(line: str) -> list[str]:
+    line = re.sub(r"\$\(\(.*?\)\)", "1", line)  # what a shell would reckon
     return shlex.split(PROGRAM.sub("", line, count=1), comments=True)
 
 
