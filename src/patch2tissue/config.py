@@ -312,6 +312,50 @@ class HardwareConfig(_Section):
     threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
 
 
+class MLflowConfig(_Section):
+    """Curves and settings to MLflow (extra `tracking`)."""
+
+    uri: str | None = Field(
+        None, description="tracking store or server; null: MLFLOW_TRACKING_URI, else mlruns beside the run folder"
+    )
+    experiment: str = Field("patch2tissue", min_length=1, description="name of the experiment")
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        """The configuration is kept in the run folder and handed on with it."""
+        if uri is not None and "@" in uri.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "a user's name or password is not kept in a configuration: use the variables MLFLOW_TRACKING_USERNAME "
+                "and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI"
+            )
+        return uri
+
+
+class WandbConfig(_Section):
+    """Curves and settings to Weights & Biases (extra `tracking`)."""
+
+    project: str = Field("patch2tissue", min_length=1, description="name of the project")
+    entity: str | None = Field(None, description="user or team; null: the account's own")
+    mode: Literal["offline", "online"] = Field(
+        "offline", description="offline: files that `wandb sync` can send; online: sends them to the server at once"
+    )
+    folder: Path | None = Field(None, description="where files go, into wandb/; null: beside the run folder")
+
+
+class LoggersConfig(_Section):
+    """Where curves go beside metrics.csv. May change when a run is resumed."""
+
+    tensorboard: bool = Field(True, description="event files in tensorboard/ of each stage's folder")
+    mlflow: MLflowConfig | None = Field(None, description="MLflow; true: with the defaults, null: not at all")
+    wandb: WandbConfig | None = Field(None, description="Weights & Biases; true: with the defaults, null: not at all")
+
+    @field_validator("mlflow", "wandb", mode="before")
+    @classmethod
+    def _switched(cls, value: object) -> object:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class RunConfig(_Section):
     """A whole run."""
 
@@ -328,6 +372,7 @@ class RunConfig(_Section):
     comparisons: ComparisonConfig = Field(default_factory=ComparisonConfig, description="networks beside the method")
     inference: InferenceConfig = Field(default_factory=InferenceConfig, description="prediction")
     hardware: HardwareConfig = Field(default_factory=HardwareConfig, description="machine")
+    loggers: LoggersConfig = Field(default_factory=LoggersConfig, description="where curves go beside metrics.csv")
     selection: Literal["last", "validation_masks"] = Field(
         "last", description="which stage-2 weights are kept; validation_masks is extra supervision and is recorded"
     )

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from patch2tissue.atomic import remove_abandoned, write_text
-from patch2tissue.config import RunConfig, load_config
+from patch2tissue.config import LoggersConfig, RunConfig, load_config
 from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.fingerprint import Content
 from patch2tissue.data.patches import Patch
@@ -24,6 +24,7 @@ from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError, WriteError
 from patch2tissue.labelling.exchange import unseen_by_training
 from patch2tissue.links import refuse_to_write_through_links
+from patch2tissue.optional import require_package
 from patch2tissue.progress import console
 from patch2tissue.run_data import is_recorded, record_data
 from patch2tissue.run_folder import RunFolder, is_finished
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 STAGES = ("craanet", "pseudo", "pfscnet")
 
-_FREE_SECTIONS = {"output", "hardware", "inference", "comparisons"}
+_FREE_SECTIONS = {"output", "hardware", "inference", "comparisons", "loggers"}
 """Parts of a configuration that may change when a run is resumed, since trained weights do not depend on them."""
 
 
@@ -57,6 +58,7 @@ def run_training(
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ConfigError(f"Unknown stage '{unknown[0]}'. Stages are {', '.join(STAGES)}.")
+    refuse_missing_packages(config.loggers)
     run = RunFolder(Path(config.output))
     if not resume:
         remove_run(run)
@@ -79,6 +81,13 @@ def run_training(
     train_stages(config, run, patches, side, stages, progress=progress)
     collect_curves(run)
     return run
+
+
+def refuse_missing_packages(loggers: LoggersConfig) -> None:
+    """Look for what loggers need before anything is trained; ConfigError if it is not installed."""
+    for name in ("mlflow", "wandb"):
+        if getattr(loggers, name) is not None:
+            require_package(name, f"loggers.{name}", "tracking")
 
 
 def _look_at_data(

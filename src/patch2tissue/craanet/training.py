@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.data.augment import invert_symmetries
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
+from patch2tissue.loggers import stage_loggers
 from patch2tissue.training import Batch, Stage, fit, is_finished
 
 HISTORY_PATCHES = 6
@@ -223,4 +225,12 @@ def train_craanet(
     memory = None if plain_cam else folder / "attention_memory"
     stage = CRAANetStage(network, settings, patches, side, memory, beside)
     loader = patch_label_loader(config, patches, side)
-    fit(stage, loader, settings, folder, seed=config.seed, hardware=config.hardware)
+    fit(
+        stage,
+        loader,
+        settings,
+        folder,
+        seed=config.seed,
+        hardware=config.hardware,
+        loggers=partial(stage_loggers, config),
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,6 +22,7 @@ from patch2tissue.craanet.network import load_craanet
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import ConfigError
+from patch2tissue.loggers import stage_loggers
 from patch2tissue.pfscnet.consistency import consistency_loss
 from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, soft_filter
 from patch2tissue.pfscnet.label_correction import correct_labels
@@ -311,7 +313,15 @@ def train_pfscnet(
     stage = stage_type(network, settings, title, len(tissues), validate)
     if settings.mosaic_of == "any":
         stage.label_sets = LabelSets(torch.tensor([patch.labels for patch in patches]))
-    fit(stage, loader, settings, folder, seed=config.seed + 1, hardware=config.hardware)
+    fit(
+        stage,
+        loader,
+        settings,
+        folder,
+        seed=config.seed + 1,
+        hardware=config.hardware,
+        loggers=partial(stage_loggers, config),
+    )
 
 
 def _start_from(network: PFSCNet, craanet: Path) -> None:
