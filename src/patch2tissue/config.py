@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from patch2tissue.errors import ConfigError
-from patch2tissue.plain_yaml import parse_yaml, read_yaml
+from patch2tissue.plain_files import read_json
+from patch2tissue.plain_yaml import LARGEST_FILE, parse_yaml, read_yaml
 from patch2tissue.tissues import BUILT_IN, TissueSet, load_tissue_set, tissue_set_from_dict
 
 
@@ -40,6 +50,57 @@ class RegionSource(_Section):
     least_share: float = Field(0.05, ge=0, le=1, description="least share of a patch that counts as 'present'")
 
 
+class AugmentationConfig(_Section):
+    """Another library's pipeline that changes the colours of training patches; what moves pixels is refused."""
+
+    albumentations: dict[str, Any] | None = Field(
+        None, description="file (JSON or YAML) that albumentations.save wrote, or what it holds"
+    )
+    monai: dict[str, Any] | None = Field(
+        None, description="file (JSON or YAML) with intensity transforms in the form of MONAI's bundles, or its content"
+    )
+    python: str | None = Field(None, description="written by train(augmentation=...) of Python: what was given there")
+    stain: bool = Field(False, description="also change stain and brightness, after it, as stain_jitter and so on say")
+    _given: Any = PrivateAttr(None)
+
+    @field_validator("albumentations", "monai", mode="before")
+    @classmethod
+    def _content(cls, value: object) -> object:
+        """What a file holds instead of its name, so that the run folder tells all of it."""
+        return _read_pipeline(Path(value)) if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _is_one(self) -> AugmentationConfig:
+        if sum(value is not None for value in (self.albumentations, self.monai, self.python)) != 1:
+            raise ValueError("give one pipeline: either albumentations or monai")
+        return self
+
+    @property
+    def given(self) -> Any:
+        """The pipeline that was given in Python; None if there is none, or another process was given it."""
+        return self._given
+
+    def give(self, pipeline: object) -> None:
+        """Keep a pipeline that is no plain value beside its description."""
+        self._given = pipeline
+
+
+def _read_pipeline(path: Path) -> Any:
+    if path.suffix.lower() != ".json":
+        try:
+            return read_yaml(path, "a pipeline", "transform or _target_")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"{path}: has more than {LARGEST_FILE // 1024} kB, which a pipeline never has.")
+        return read_json(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: is not readable as JSON: {error}.") from None
+
+
 class DataConfig(_Section):
     """Where patches are and how they are read."""
 
@@ -57,6 +118,9 @@ class DataConfig(_Section):
     patch_size: int | None = Field(None, ge=32, description="crop or pad training patches to this size; null: as is")
     stain_jitter: float = Field(0.05, ge=0, le=0.5, description="spread of the stain augmentation in HED space")
     brightness_jitter: float = Field(0.05, ge=0, le=0.5, description="spread of the brightness augmentation")
+    augmentation: AugmentationConfig | None = Field(
+        None, description="change colours by another library instead; null: stain and brightness alone"
+    )
     cache: bool = Field(
         True, description="keep decoded training patches in memory when they fit in 2 GiB, in all workers"
     )

@@ -39,7 +39,12 @@ _FREE_SECTIONS = {"output", "hardware", "inference", "comparisons", "loggers"}
 
 
 def run_training(
-    config: RunConfig, *, stages: Sequence[str] = STAGES, resume: bool = True, progress: bool = True
+    config: RunConfig,
+    *,
+    stages: Sequence[str] = STAGES,
+    resume: bool = True,
+    progress: bool = True,
+    augmentation: object = None,
 ) -> RunFolder:
     """Train both stages on patch labels.
 
@@ -48,6 +53,8 @@ def run_training(
         stages: which of `craanet`, `pseudo`, `pfscnet` to run, in this order.
         resume: go on with what is in the run folder; otherwise it is emptied first.
         progress: show what is going on.
+        augmentation: changes the colours of training patches in place of `config.data.augmentation`: a pipeline of
+            albumentations, MONAI or torchvision, or a function, see `given_augmentation`.
 
     Returns:
         The run folder.
@@ -59,6 +66,7 @@ def run_training(
     if unknown:
         raise ConfigError(f"Unknown stage '{unknown[0]}'. Stages are {', '.join(STAGES)}.")
     refuse_missing_packages(config.loggers)
+    config = _with_augmentation(config, augmentation)
     run = RunFolder(Path(config.output))
     if not resume:
         remove_run(run)
@@ -88,6 +96,18 @@ def refuse_missing_packages(loggers: LoggersConfig) -> None:
     for name in ("mlflow", "wandb"):
         if getattr(loggers, name) is not None:
             require_package(name, f"loggers.{name}", "tracking")
+
+
+def _with_augmentation(config: RunConfig, given: object) -> RunConfig:
+    """The configuration with what was given in Python, after another library's pipeline was tried."""
+    if given is None and config.data.augmentation is None:
+        return config
+    from patch2tissue.data.color_pipeline import check_colors, given_augmentation
+
+    used = config.data.augmentation if given is None else given_augmentation(given)
+    assert used is not None
+    check_colors(used)
+    return config.model_copy(update={"data": config.data.model_copy(update={"augmentation": used})})
 
 
 def _look_at_data(

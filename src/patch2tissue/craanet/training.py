@@ -21,6 +21,7 @@ from patch2tissue.craanet.attention_maps import attention_maps
 from patch2tissue.craanet.epoch_maps import EPOCH_MAPS_FILE, EpochMaps
 from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.data.augment import invert_symmetries
+from patch2tissue.data.color_pipeline import color_options
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.loggers import stage_loggers
@@ -181,8 +182,7 @@ def patch_label_loader(config: RunConfig, patches: Sequence[Patch], side: int) -
         config.tissue_set(),
         side,
         seed=config.seed,
-        stain=config.data.stain_jitter,
-        brightness=config.data.brightness_jitter,
+        **color_options(config.data),
         cache=config.data.cache,
     )
     return training_loader(dataset, config.craanet.batch_size, config.hardware.workers, torch.cuda.is_available())

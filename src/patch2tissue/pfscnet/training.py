@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from patch2tissue.config import DenseEnergyConfig, PFSCNetConfig, RunConfig
 from patch2tissue.craanet.network import load_craanet
+from patch2tissue.data.color_pipeline import color_options
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import ConfigError
@@ -303,8 +304,7 @@ def train_pfscnet(
         tissues,
         side,
         seed=config.seed + 1,
-        stain=config.data.stain_jitter,
-        brightness=config.data.brightness_jitter,
+        **color_options(config.data),
         cache=config.data.cache,
         targets=targets,
         confidences=confidences,
