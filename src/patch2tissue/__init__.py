@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from patch2tissue.config import RunConfig, load_config
     from patch2tissue.craanet.accumulation import AttentionMemory
     from patch2tissue.craanet.network import CRAANet
+    from patch2tissue.data_frames import (
+        areas_table,
+        comparison_table,
+        curves_table,
+        image_scores_table,
+        scores_table,
+        slides_table,
+        tissue_scores_table,
+    )
     from patch2tissue.evaluation.folders import evaluate_folders as evaluate
     from patch2tissue.evaluation.slides import Annotations, SlideScores, evaluate_slides
     from patch2tissue.inference.predict import predict_images as predict
@@ -47,6 +56,14 @@ __all__ = [
     "AttentionMemory",
     "DenseEnergyLoss",
     "PixelContrastLoss",
+    # results as pandas tables
+    "scores_table",
+    "tissue_scores_table",
+    "image_scores_table",
+    "curves_table",
+    "comparison_table",
+    "areas_table",
+    "slides_table",
     # what describes the data and a run
     "TissueSet",
     "load_tissue_set",
@@ -71,6 +88,7 @@ _HOME = {
     "AttentionMemory": ("patch2tissue.craanet.accumulation", "AttentionMemory"),
     "DenseEnergyLoss": ("patch2tissue.pfscnet.dense_energy", "DenseEnergyLoss"),
     "PixelContrastLoss": ("patch2tissue.pfscnet.pixel_contrast", "PixelContrastLoss"),
+    **{name: ("patch2tissue.data_frames", name) for name in __all__ if name.endswith("_table")},
     "TissueSet": ("patch2tissue.tissues", "TissueSet"),
     "load_tissue_set": ("patch2tissue.tissues", "load_tissue_set"),
     "RunConfig": ("patch2tissue.config", "RunConfig"),
