@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         tissue_scores_table,
     )
     from patch2tissue.evaluation.folders import evaluate_folders as evaluate
+    from patch2tissue.evaluation.metrics import BoundaryFScore, TissueScores
     from patch2tissue.evaluation.slides import Annotations, SlideScores, evaluate_slides
     from patch2tissue.inference.predict import predict_images as predict
     from patch2tissue.inference.slides.predict import SlideOptions, predict_slide, predict_slides
@@ -56,6 +57,9 @@ __all__ = [
     "AttentionMemory",
     "DenseEnergyLoss",
     "PixelContrastLoss",
+    # metrics, likewise
+    "TissueScores",
+    "BoundaryFScore",
     # results as pandas tables
     "scores_table",
     "tissue_scores_table",
@@ -88,6 +92,8 @@ _HOME = {
     "AttentionMemory": ("patch2tissue.craanet.accumulation", "AttentionMemory"),
     "DenseEnergyLoss": ("patch2tissue.pfscnet.dense_energy", "DenseEnergyLoss"),
     "PixelContrastLoss": ("patch2tissue.pfscnet.pixel_contrast", "PixelContrastLoss"),
+    "TissueScores": ("patch2tissue.evaluation.metrics", "TissueScores"),
+    "BoundaryFScore": ("patch2tissue.evaluation.metrics", "BoundaryFScore"),
     **{name: ("patch2tissue.data_frames", name) for name in __all__ if name.endswith("_table")},
     "TissueSet": ("patch2tissue.tissues", "TissueSet"),
     "load_tissue_set": ("patch2tissue.tissues", "load_tissue_set"),
