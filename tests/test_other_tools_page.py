@@ -36,6 +36,14 @@ def test_augmentation() -> None:
     assert any((function(image)[..., 0] == function(image)[..., 2]).all() for _ in range(50))
 
 
+def test_points(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from spatial.written_map import write_map
+
+    write_map(tmp_path)
+    example("tissues_of_cells")["tissues_of_cells"](str(tmp_path))
+    assert capsys.readouterr().out.strip()
+
+
 @pytest.mark.extras
 def test_tables(trained_runs: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pandas")

@@ -34,6 +34,7 @@ PUBLIC = {
     "SlideScores",
     "TissueScores",
     "TissueSet",
+    "annotate_tissue",
     "areas_table",
     "comparison_table",
     "curves_table",
@@ -47,7 +48,9 @@ PUBLIC = {
     "predict_slides",
     "scores_table",
     "slides_table",
+    "tissue_at",
     "tissue_scores_table",
+    "to_spatialdata",
     "train",
 }
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss
     from patch2tissue.pipeline import run_training as train
     from patch2tissue.run_folder import RunFolder
+    from patch2tissue.spatial.points import annotate_tissue, tissue_at
+    from patch2tissue.spatial.spatial_data import to_spatialdata
     from patch2tissue.tissues import TissueSet, load_tissue_set
 
 __all__ = [
@@ -51,6 +53,10 @@ __all__ = [
     "evaluate_slides",
     "Annotations",
     "SlideScores",
+    # tissues for spatial omics
+    "tissue_at",
+    "annotate_tissue",
+    "to_spatialdata",
     # networks and losses, usable in anyone's training loop
     "CRAANet",
     "PFSCNet",
@@ -87,6 +93,9 @@ _HOME = {
     "evaluate_slides": ("patch2tissue.evaluation.slides", "evaluate_slides"),
     "Annotations": ("patch2tissue.evaluation.slides", "Annotations"),
     "SlideScores": ("patch2tissue.evaluation.slides", "SlideScores"),
+    "tissue_at": ("patch2tissue.spatial.points", "tissue_at"),
+    "annotate_tissue": ("patch2tissue.spatial.points", "annotate_tissue"),
+    "to_spatialdata": ("patch2tissue.spatial.spatial_data", "to_spatialdata"),
     "CRAANet": ("patch2tissue.craanet.network", "CRAANet"),
     "PFSCNet": ("patch2tissue.pfscnet.network", "PFSCNet"),
     "AttentionMemory": ("patch2tissue.craanet.accumulation", "AttentionMemory"),
