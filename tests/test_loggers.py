@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -143,6 +144,13 @@ def test_a_tracker_that_was_never_reached_is_an_error_and_one_that_was_is_not(
     (tmp_path / "run" / "loggers.json").write_text(json.dumps({"craanet": {"mlflow": {"run_id": "1"}}}))
     assert stage_loggers(config, tmp_path / "run" / "pfscnet") == []
     assert "pfscnet is trained without it" in caplog.text
+
+
+def test_they_may_change_when_a_run_is_resumed(trained_runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    data, trained, _ = trained_runs
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    config = load_config(run / "config.yaml", [f"output={run}", f"data.path={data}", "loggers.tensorboard=false"])
+    assert not run_training(config, progress=False).config().loggers.tensorboard
 
 
 def event_curves(folder: Path) -> dict[str, dict[int, float]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+from patch2tissue.config import AugmentationConfig, LoggersConfig
+from patch2tissue.data.color_pipeline import check_colors, given_augmentation
 from test_documentation import ROOT, blocks
 
 EXAMPLES = blocks(ROOT / "docs" / "other-tools.md", "python")
@@ -20,6 +24,18 @@ def example(word: str) -> dict[str, Any]:
     return names
 
 
+def test_recipes() -> None:
+    trackers, albumentations, monai = (
+        yaml.safe_load(block) for block in blocks(ROOT / "docs" / "other-tools.md", "yaml")
+    )
+    found = LoggersConfig.model_validate(trackers["loggers"])
+    assert found.mlflow is not None and found.wandb is not None and found.wandb.mode == "offline"
+    given = albumentations["data"]["augmentation"]
+    assert AugmentationConfig.model_validate(given | {"albumentations": {}}).stain
+    if importlib.util.find_spec("monai"):
+        check_colors(AugmentationConfig.model_validate(monai["data"]["augmentation"]))
+
+
 def test_metrics() -> None:
     names = example("MetricCollection")
     said = "miou, fwiou, acc, dice, iou_tumour, iou_stroma, boundary_f_2px, boundary_f_5px"
@@ -27,8 +43,6 @@ def test_metrics() -> None:
 
 
 def test_augmentation() -> None:
-    from patch2tissue.data.color_pipeline import check_colors, given_augmentation
-
     function = example("grey_now_and_then")["grey_now_and_then"]
     check_colors(given_augmentation(function))
     np.random.seed(0)
