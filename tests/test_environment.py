@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from patch2tissue import environment
-from patch2tissue.config import AugmentationConfig, RunConfig, config_from_dict
+from patch2tissue.config import RunConfig, config_from_dict
+from patch2tissue.config_sections import AugmentationConfig
 from patch2tissue.environment import (
     Change,
     describe_environment,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from patch2tissue.config import AugmentationConfig, LoggersConfig
+from patch2tissue.config_sections import AugmentationConfig, LoggersConfig
 from patch2tissue.data.color_pipeline import check_colors, given_augmentation
 from test_documentation import ROOT, blocks
 

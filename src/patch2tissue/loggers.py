@@ -22,7 +22,8 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from patch2tissue.atomic import write_text
-from patch2tissue.config import MLflowConfig, RunConfig, WandbConfig
+from patch2tissue.config import RunConfig
+from patch2tissue.config_sections import MLflowConfig, WandbConfig
 from patch2tissue.errors import ConfigError
 from patch2tissue.optional import optional_import
 from patch2tissue.plain_files import read_json, reason
@@ -207,8 +208,8 @@ def _open_mlflow(
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # warns that it makes an experiment
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or (_beside(config) / "mlruns").as_uri()
     if uri.partition(":")[0].partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
-        optional_import("sqlalchemy", f"loggers.mlflow.uri '{uri}'")
-        optional_import("alembic", f"loggers.mlflow.uri '{uri}'")
+        for package in ("sqlalchemy", "alembic"):
+            optional_import(package, f"loggers.mlflow.uri '{uri}'", install="mlflow")
     place = {"uri": uri, "experiment": settings.experiment}
     run_name = Path(config.output).resolve().name
 

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from patch2tissue.atomic import remove_abandoned, write_text
-from patch2tissue.config import LoggersConfig, RunConfig, load_config
+from patch2tissue.config import RunConfig, load_config
+from patch2tissue.config_sections import LoggersConfig
 from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.fingerprint import Content
 from patch2tissue.data.patches import Patch

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from patch2tissue.atomic import write_text
-from patch2tissue.config import HardwareConfig, LoggersConfig, RunConfig, load_config
+from patch2tissue.config import HardwareConfig, RunConfig, load_config
+from patch2tissue.config_sections import LoggersConfig
 from patch2tissue.data.fingerprint import changes, fingerprints, read_fingerprints
 from patch2tissue.data.patches import Patch
 from patch2tissue.environment import Change, describe_environment, environment_changes, read_environment

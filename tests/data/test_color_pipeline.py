@@ -16,7 +16,8 @@ from torchvision.transforms import v2
 
 from conftest import RECIPES, TINY
 from killing import killed_at
-from patch2tissue.config import AugmentationConfig, DataConfig, RunConfig, load_config
+from patch2tissue.config import DataConfig, RunConfig, load_config
+from patch2tissue.config_sections import AugmentationConfig
 from patch2tissue.craanet.training import CRAANetStage
 from patch2tissue.data.color_pipeline import check_colors, color_options, color_pipeline, given_augmentation
 from patch2tissue.data.datasets import TrainingPatches, read_ahead, training_loader

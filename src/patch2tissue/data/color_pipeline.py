@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from patch2tissue.config import AugmentationConfig, DataConfig
+from patch2tissue.config import DataConfig
+from patch2tissue.config_sections import AugmentationConfig
 from patch2tissue.data.pipeline_contents import (
     albumentations_module,
     albumentations_pipeline,
