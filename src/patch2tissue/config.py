@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AllowInfNan,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AllowInfNan, Field, ValidationError, field_validator, model_validator
 
 from patch2tissue.config_sections import AugmentationConfig, LoggersConfig
 from patch2tissue.config_sections import Section as _Section

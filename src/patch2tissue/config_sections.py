@@ -54,6 +54,8 @@ class AugmentationConfig(Section):
 
 
 def _read_pipeline(path: Path) -> Any:
+    if not path.is_file():  # a device would have no end
+        raise ValueError(f"{path}: there is no such file.")
     if path.suffix.lower() != ".json":
         try:
             return read_yaml(path, "a pipeline", "transform or _target_")

@@ -147,7 +147,8 @@ def test_stain_is_kept_if_asked_for() -> None:
     [
         ({}, "give one pipeline"),
         ({"albumentations": ALBUMENTATIONS, "monai": MONAI}, "give one pipeline"),
-        ({"albumentations": "nowhere.json"}, r"nowhere\.json: cannot be read"),
+        ({"albumentations": "nowhere.json"}, r"nowhere\.json: there is no such file"),
+        ({"monai": "/dev/zero"}, "/dev/zero: there is no such file"),
     ],
 )
 def test_a_section_names_one_pipeline(plain: dict[str, Any], said: str) -> None:
