@@ -179,23 +179,24 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_ends_alike(
+def test_a_run_that_is_killed_or_has_workers_ends_alike(
     tmp_path: Path, fabricate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fabricate(tmp_path / "data", "bcss-wsss")
 
-    def train(name: str, augmentation: Any) -> Path:
+    def train(name: str, augmentation: Any, *settings: str) -> Path:
         return run_training(
-            configured(tmp_path / name), stages=["craanet"], progress=False, augmentation=augmentation
+            configured(tmp_path / name, *settings), stages=["craanet"], progress=False, augmentation=augmentation
         ).path
 
     whole = train("whole", darker)
     killed_at(monkeypatch, CRAANetStage, 5, lambda: train("broken", darker))
-    for other in (None, v2.ColorJitter(0.2)):  # not with other colours, nor without those that Python was given
+    for wrong in (None, v2.ColorJitter(0.2)):  # not with other colours, nor without those that Python was given
         with pytest.raises(ConfigError, match=r"data\.augmentation"):
-            train("broken", other)
-    broken = train("broken", darker)
-    assert all(torch.equal(tensor, weights(broken)[name]) for name, tensor in weights(whole).items())
+            train("broken", wrong)
+    broken, worked = train("broken", darker), train("worked", darker, "hardware.workers=1")
+    for other in (broken, worked):
+        assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(whole).items())
     assert "darker" in (broken / "config.yaml").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="given in Python"):
         run_training(load_config(broken / "config.yaml"), progress=False)
