@@ -8,10 +8,12 @@ QUALITY_ARGS ?=
 BENCH_ARGS ?=
 AUDIT_ARGS ?=
 FUZZ_SECONDS ?= 600
+# One process per core and one thread in each: threads of several processes would wait for each other.
+PARALLEL_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py tests/spatial
 
 .DEFAULT_GOAL := default
-.PHONY: default help demo test slow readers ecosystem fuzz lint format types bench bench-quality docs lock audit clean
+.PHONY: default help demo test slow readers ecosystem fuzz lint format types bench bench-quality docs dist lock audit clean
 
 default: $(STAMP)  ## install everything into .venv (the default target)
 	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
@@ -28,10 +30,10 @@ demo: $(STAMP)  ## train both stages on synthetic tissue and write runs/demo/rep
 	@$(BIN)/patch2tissue demo
 
 test: $(STAMP)  ## run the tests that take seconds each
-	@$(BIN)/python -m pytest
+	@$(PARALLEL_TESTS)
 
 slow: $(STAMP)  ## run the tests that take minutes
-	@$(BIN)/python -m pytest -m slow $(SLOW_ARGS) || [ $$? -eq 5 ]  # 5: there are none
+	@$(PARALLEL_TESTS) -m slow $(SLOW_ARGS) || [ $$? -eq 5 ]  # 5: there are none
 
 readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuBaLab, LazySlide and SpatialData
 	@PYTHONPATH=src .venv-readers/bin/python -m pytest $(READER_TESTS)
@@ -89,6 +91,9 @@ bench-quality: $(STAMP)  ## the quality table: hours; goes on where it was (QUAL
 docs: $(STAMP)  ## build the documentation into site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open site/index.html"
+
+dist: $(STAMP)  ## build wheel and source distribution into dist/, and try the wheel in an empty environment
+	@sh scripts/check_distribution.sh
 
 lock:  ## choose the newest versions again and rewrite requirements.lock (needs uv)
 	@sh scripts/make_lock.sh

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import patch2tissue
-
 ROOT = Path(__file__).resolve().parents[1]
 JUNK = [
     "src/patch2tissue/notes.ipynb",
@@ -36,7 +34,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The wheel and the source distribution."""
     folder = tmp_path_factory.mktemp("distribution")
     # not what may be large: environments, data, runs, results of benchmarks
-    kept = {"src", "configs", "tests", "benchmarks", "scripts", "docs", ".ci"}
+    kept = {"src", "configs", "tests", "benchmarks", "scripts", "docs", "docker", ".ci"}
     others = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in kept}
     left = shutil.ignore_patterns("__pycache__", "results")
     checkout = shutil.copytree(
@@ -46,6 +44,24 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text("secret", encoding="utf-8")
     return _build(checkout, "wheel", folder / "dist"), _build(checkout, "sdist", folder / "dist")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_version_comes_from_the_tag(built: tuple[Path, Path], tmp_path: Path) -> None:
+    checkout = built[0].parents[1] / "checkout"
+    assert "-0.1.0.dev0-" in built[0].name, "without git"
+    _git(checkout, "init", "--quiet")
+    _git(checkout, "add", "pyproject.toml")
+    _git(checkout, "commit", "--quiet", "--message", "released")
+    _git(checkout, "tag", "v1.2.3")
+    assert built[0].name.replace("0.1.0.dev0", "1.2.3") == _build(checkout, "wheel", tmp_path / "tagged").name
+    _git(checkout, "commit", "--quiet", "--allow-empty", "--message", "after it")
+    assert "-1.2.4.dev1+g" in _build(checkout, "wheel", tmp_path / "after").name
+
+
+def _git(folder: Path, *command: str) -> None:
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *who, *command], cwd=folder, check=True, capture_output=True)
 
 
 def _build(checkout: Path, kind: str, out: Path) -> Path:
@@ -72,7 +88,7 @@ def _wanted() -> set[str]:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) -> None:
-    about = f"patch2tissue-{patch2tissue.__version__}.dist-info"
+    about = "-".join(built[0].name.split("-")[:2]) + ".dist-info"
     metadata = {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
     found, wanted = _names(built[0]), _wanted() | metadata
     assert found - wanted == set(), "should not be in it"
@@ -93,6 +109,7 @@ def test_the_source_distribution_is_enough_to_build_the_wheel_and_to_test_it(
     needed = [
         *("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "CITATION.cff"),
         *("Makefile", "requirements.lock", "mkdocs.yml", ".ci/run", "scripts/make_venv.sh", "docs/index.md"),
+        *("Dockerfile", ".dockerignore", "docker/drop_gpu_libraries.py", "scripts/check_distribution.sh"),
         *(
             "benchmarks/soak.py",
             "tests/readers.txt",

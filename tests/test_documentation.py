@@ -11,7 +11,7 @@ import patch2tissue
 from patch2tissue.tissues import BUILT_IN, tissue_set_from_dict
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -40,17 +40,25 @@ def test_the_readme_lists_every_command() -> None:
     assert sorted(listed) == sorted(commands)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
 
 
+def menu_pages(menu: object) -> list[str]:
+    """Pages that an entry of the menu leads to, sections included."""
+    if isinstance(menu, str):
+        return [menu]
+    entries = menu.values() if isinstance(menu, dict) else menu
+    return [page for entry in entries for page in menu_pages(entry)]  # type: ignore[attr-defined]
+
+
 def test_pages_of_the_documentation_are_in_its_menu() -> None:
     menu = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
-    named = {page for entry in menu for page in entry.values()}
-    assert named == {path.name for path in (ROOT / "docs").glob("*.md")}
+    docs = ROOT / "docs"
+    assert sorted(menu_pages(menu)) == sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
 
 
 def test_built_in_tissue_sets_are_named() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import patch2tissue
 from patch2tissue import builtin_recipes
@@ -132,14 +133,20 @@ def test_torch_and_torchvision_are_left_to_the_resolver_together() -> None:
     assert pinned == []
 
 
-def test_the_version_is_in_one_place() -> None:
+def test_the_version_is_that_of_the_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "version" not in PROJECT["project"]
-    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", patch2tissue.__version__)
     try:
         installed = importlib.metadata.version("patch2tissue")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("patch2tissue is not installed here, only on the path")
     assert installed == patch2tissue.__version__
+    Version(installed)
+    monkeypatch.setattr(importlib.metadata, "version", _not_installed)
+    assert patch2tissue.__version__ == "0+unknown"
+
+
+def _not_installed(name: str) -> str:
+    raise importlib.metadata.PackageNotFoundError(name)
 
 
 def test_recipes_of_an_installed_package_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
+    __version__: str
     from patch2tissue.config import RunConfig, load_config
     from patch2tissue.craanet.accumulation import AttentionMemory
     from patch2tissue.craanet.network import CRAANet
@@ -114,12 +113,24 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
+    if name == "__version__":
+        return _installed_version()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOME[name]
     value = getattr(import_module(module), attribute)
     globals()[name] = value
     return value
+
+
+def _installed_version() -> str:
+    """The version that was installed: it comes from git's tags (pyproject.toml)."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("patch2tissue")
+    except metadata.PackageNotFoundError:  # only on the path
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

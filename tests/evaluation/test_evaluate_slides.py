@@ -86,6 +86,17 @@ def test_scores_are_those_of_the_whole_picture(tmp_path: Path, kind: str) -> Non
     assert area["predicted_mm2"] == pytest.approx(((predicted == 1) & (truth < 4)).sum() * 0.25e-6)
 
 
+def test_a_file_that_says_truth_comes_before_the_slide_beside_it(tmp_path: Path) -> None:
+    truth, predicted = truth_and_map()
+    write_map(tmp_path / "maps" / "a_classes.tif", predicted)
+    write_map(tmp_path / "slides" / "a.tif", predicted)
+    write_map(tmp_path / "slides" / "a_truth.tif", truth)
+    beside = evaluate_slides(tmp_path / "maps", Annotations(tmp_path / "slides"), TISSUES)
+    named = evaluate_slides(tmp_path / "maps", Annotations(tmp_path / "slides" / "a_truth.tif"), TISSUES)
+    assert beside.to_dict() == named.to_dict()
+    assert beside.scores.miou < 1
+
+
 def test_annotations_are_in_pixels_of_the_slides_full_size(tmp_path: Path) -> None:
     truth, predicted = truth_and_map()
     path = write_map(tmp_path / "a_classes.tif", predicted, (2.0, 4.0))

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from patch2tissue import __version__
+import patch2tissue
 from patch2tissue.cli.calibrate import calibrate
 from patch2tissue.cli.check import check
 from patch2tissue.cli.compare import compare
@@ -66,7 +66,7 @@ app.add_typer(slide_app, rich_help_panel="Whole slides")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"patch2tissue {__version__}")
+        typer.echo(f"patch2tissue {patch2tissue.__version__}")
         raise typer.Exit
 
 
@@ -103,6 +103,8 @@ def set_up_logging(level: int) -> None:
         # Lightning sets its loggers to INFO when it is imported, but not these two, through which it speaks.
         for name in ("lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # Says, where triton is not to be had, that it will not count operations, which nobody asked for.
+        logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
         # What these two say of damaged files, our messages say with the file's name.
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -44,7 +44,8 @@ class Annotations:
     """What a pathologist drew on a slide, and how it is read.
 
     Attributes:
-        path: GeoJSON, a mask image, or a folder with `NAME.geojson`, `NAME.tif` or `NAME.png` for each map.
+        path: GeoJSON, a mask image, or a folder with `NAME.geojson`, `NAME.tif` or `NAME.png` for each map, or with
+            `_truth` behind the name, which comes first: slides may lie there too.
         classes: tissue of each classification that is not named as the tissue set names it; `none`: not scored.
         region: GeoJSON of the region of interest, or a folder of them; None: the areas that `path` classifies as
             `Region*`, or everything if it has none.
@@ -157,9 +158,10 @@ def _beside(path: Path, name: str, endings: Sequence[str], other: Path) -> Path:
         raise DataError(f"{path}: there is no such file or folder.")
     if path.resolve() == other.parent.resolve():
         raise DataError(f"{path}: holds the maps themselves. Keep annotations in a folder of their own.")
-    for ending in endings:
-        if (path / f"{name}{ending}").is_file():
-            return path / f"{name}{ending}"
+    for mark in ("_truth", ""):
+        for ending in endings:
+            if (path / f"{name}{mark}{ending}").is_file():
+                return path / f"{name}{mark}{ending}"
     raise DataError(f"{path}: holds nothing for {other.name} ({', '.join(name + ending for ending in endings)}).")
 
 

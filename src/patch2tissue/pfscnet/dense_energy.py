@@ -256,9 +256,10 @@ def soft_filter(
     Returns:
         [B, H, W]: 1 − max_k P for a labelled pixel, 1 for an unlabelled one, times `valid`. Without gradient.
 
-    >>> p = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
-    >>> [round(v, 3) for v in soft_filter(p, torch.tensor([[[0, 255]]])).flatten().tolist()]
-    [0.1, 1.0]
+    Examples:
+        >>> p = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+        >>> [round(v, 3) for v in soft_filter(p, torch.tensor([[[0, 255]]])).flatten().tolist()]
+        [0.1, 1.0]
     """
     probabilities = at_least_float32(probabilities)
     if pseudo_labels.shape != probabilities.shape[:1] + probabilities.shape[2:]:
