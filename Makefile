@@ -10,7 +10,7 @@ AUDIT_ARGS ?=
 FUZZ_SECONDS ?= 600
 # One process per core and one thread in each: threads of several processes would wait for each other.
 PARALLEL_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py
+READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py tests/spatial
 
 .DEFAULT_GOAL := default
 .PHONY: default help demo test slow readers ecosystem fuzz lint format types bench bench-quality docs dist lock audit clean
@@ -35,7 +35,7 @@ test: $(STAMP)  ## run the tests that take seconds each
 slow: $(STAMP)  ## run the tests that take minutes
 	@$(PARALLEL_TESTS) -m slow $(SLOW_ARGS) || [ $$? -eq 5 ]  # 5: there are none
 
-readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuBaLab and LazySlide
+readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuBaLab, LazySlide and SpatialData
 	@PYTHONPATH=src .venv-readers/bin/python -m pytest $(READER_TESTS)
 
 # An environment of its own, which sees the packages of .venv, too: LazySlide alone brings a hundred others.

@@ -9,6 +9,7 @@ import pytest
 
 from patch2tissue import environment
 from patch2tissue.config import RunConfig, config_from_dict
+from patch2tissue.config_sections import AugmentationConfig
 from patch2tissue.environment import (
     Change,
     describe_environment,
@@ -34,6 +35,13 @@ def test_it_tells_what_the_run_computes_with() -> None:
     plain = describe_environment(config(device="cpu", precision="float32"))
     assert plain["precision"] == "float32" and plain["threads"] >= 1
     assert environment_changes(plain, plain) == []
+
+
+def test_the_library_of_an_augmentation_is_written_down() -> None:
+    drawn = config(device="cpu")
+    assert "monai" not in describe_environment(drawn)["versions"]
+    drawn.data.augmentation = AugmentationConfig(monai={"_target_": "Compose", "transforms": []})
+    assert "monai" in describe_environment(drawn)["versions"]
 
 
 def test_differences_are_said_and_what_has_no_effect_is_not() -> None:

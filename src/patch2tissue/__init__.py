@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from patch2tissue.config import RunConfig, load_config
     from patch2tissue.craanet.accumulation import AttentionMemory
     from patch2tissue.craanet.network import CRAANet
+    from patch2tissue.data_frames import (
+        areas_table,
+        comparison_table,
+        curves_table,
+        image_scores_table,
+        scores_table,
+        slides_table,
+        tissue_scores_table,
+    )
     from patch2tissue.evaluation.folders import evaluate_folders as evaluate
+    from patch2tissue.evaluation.metrics import BoundaryFScore, TissueScores
     from patch2tissue.evaluation.slides import Annotations, SlideScores, evaluate_slides
     from patch2tissue.inference.cohort.predict import predict_cohort
     from patch2tissue.inference.cohort.ray_cluster import ClusterOptions
@@ -26,6 +36,8 @@ if TYPE_CHECKING:
     from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss
     from patch2tissue.pipeline import run_training as train
     from patch2tissue.run_folder import RunFolder
+    from patch2tissue.spatial.points import annotate_tissue, tissue_at
+    from patch2tissue.spatial.spatial_data import to_spatialdata
     from patch2tissue.tissues import TissueSet, load_tissue_set
 
 __all__ = [
@@ -44,12 +56,27 @@ __all__ = [
     "evaluate_slides",
     "Annotations",
     "SlideScores",
+    # tissues for spatial omics
+    "tissue_at",
+    "annotate_tissue",
+    "to_spatialdata",
     # networks and losses, usable in anyone's training loop
     "CRAANet",
     "PFSCNet",
     "AttentionMemory",
     "DenseEnergyLoss",
     "PixelContrastLoss",
+    # metrics, likewise
+    "TissueScores",
+    "BoundaryFScore",
+    # results as pandas tables
+    "scores_table",
+    "tissue_scores_table",
+    "image_scores_table",
+    "curves_table",
+    "comparison_table",
+    "areas_table",
+    "slides_table",
     # what describes the data and a run
     "TissueSet",
     "load_tissue_set",
@@ -71,11 +98,17 @@ _HOME = {
     "evaluate_slides": ("patch2tissue.evaluation.slides", "evaluate_slides"),
     "Annotations": ("patch2tissue.evaluation.slides", "Annotations"),
     "SlideScores": ("patch2tissue.evaluation.slides", "SlideScores"),
+    "tissue_at": ("patch2tissue.spatial.points", "tissue_at"),
+    "annotate_tissue": ("patch2tissue.spatial.points", "annotate_tissue"),
+    "to_spatialdata": ("patch2tissue.spatial.spatial_data", "to_spatialdata"),
     "CRAANet": ("patch2tissue.craanet.network", "CRAANet"),
     "PFSCNet": ("patch2tissue.pfscnet.network", "PFSCNet"),
     "AttentionMemory": ("patch2tissue.craanet.accumulation", "AttentionMemory"),
     "DenseEnergyLoss": ("patch2tissue.pfscnet.dense_energy", "DenseEnergyLoss"),
     "PixelContrastLoss": ("patch2tissue.pfscnet.pixel_contrast", "PixelContrastLoss"),
+    "TissueScores": ("patch2tissue.evaluation.metrics", "TissueScores"),
+    "BoundaryFScore": ("patch2tissue.evaluation.metrics", "BoundaryFScore"),
+    **{name: ("patch2tissue.data_frames", name) for name in __all__ if name.endswith("_table")},
     "TissueSet": ("patch2tissue.tissues", "TissueSet"),
     "load_tissue_set": ("patch2tissue.tissues", "load_tissue_set"),
     "RunConfig": ("patch2tissue.config", "RunConfig"),

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AllowInfNan, Field, ValidationError, field_validator, model_validator
 
+from patch2tissue.config_sections import AugmentationConfig, LoggersConfig
+from patch2tissue.config_sections import Section as _Section
 from patch2tissue.errors import ConfigError
 from patch2tissue.plain_yaml import parse_yaml, read_yaml
 from patch2tissue.tissues import BUILT_IN, TissueSet, load_tissue_set, tissue_set_from_dict
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 class SyntheticSource(_Section):
@@ -57,6 +55,9 @@ class DataConfig(_Section):
     patch_size: int | None = Field(None, ge=32, description="crop or pad training patches to this size; null: as is")
     stain_jitter: float = Field(0.05, ge=0, le=0.5, description="spread of the stain augmentation in HED space")
     brightness_jitter: float = Field(0.05, ge=0, le=0.5, description="spread of the brightness augmentation")
+    augmentation: AugmentationConfig | None = Field(
+        None, description="change colours by another library instead; null: stain and brightness alone"
+    )
     cache: bool = Field(
         True, description="keep decoded training patches in memory when they fit in 2 GiB, in all workers"
     )
@@ -353,6 +354,7 @@ class RunConfig(_Section):
     comparisons: ComparisonConfig = Field(default_factory=ComparisonConfig, description="networks beside the method")
     inference: InferenceConfig = Field(default_factory=InferenceConfig, description="prediction")
     hardware: HardwareConfig = Field(default_factory=HardwareConfig, description="machine")
+    loggers: LoggersConfig = Field(default_factory=LoggersConfig, description="where curves go beside metrics.csv")
     selection: Literal["last", "validation_masks"] = Field(
         "last", description="which stage-2 weights are kept; validation_masks is extra supervision and is recorded"
     )

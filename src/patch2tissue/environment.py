@@ -60,7 +60,9 @@ def describe_environment(config: RunConfig) -> dict[str, Any]:
     device = choose_device(config.hardware.device)
     dtype = autocast_dtype(device, config.hardware.precision)
     versions = {}
-    for name in ("patch2tissue", *_PACKAGES):
+    augmentation = config.data.augmentation
+    drawn_by = [name for name in ("albumentations", "monai") if getattr(augmentation, name, None) is not None]
+    for name in ("patch2tissue", *_PACKAGES, *drawn_by):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from patch2tissue.atomic import remove_abandoned, write_text
 from patch2tissue.config import RunConfig, load_config
+from patch2tissue.config_sections import LoggersConfig
 from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.fingerprint import Content
 from patch2tissue.data.patches import Patch
@@ -25,6 +26,7 @@ from patch2tissue.errors import ConfigError, DataError, WriteError
 from patch2tissue.foundation_models import encoder_notes
 from patch2tissue.labelling.exchange import unseen_by_training
 from patch2tissue.links import refuse_to_write_through_links
+from patch2tissue.optional import require_package
 from patch2tissue.progress import console
 from patch2tissue.run_data import is_recorded, record_data
 from patch2tissue.run_folder import RunFolder, is_finished
@@ -34,12 +36,17 @@ log = logging.getLogger(__name__)
 
 STAGES = ("craanet", "pseudo", "pfscnet")
 
-_FREE_SECTIONS = {"output", "hardware", "inference", "comparisons"}
+_FREE_SECTIONS = {"output", "hardware", "inference", "comparisons", "loggers"}
 """Parts of a configuration that may change when a run is resumed, since trained weights do not depend on them."""
 
 
 def run_training(
-    config: RunConfig, *, stages: Sequence[str] = STAGES, resume: bool = True, progress: bool = True
+    config: RunConfig,
+    *,
+    stages: Sequence[str] = STAGES,
+    resume: bool = True,
+    progress: bool = True,
+    augmentation: object = None,
 ) -> RunFolder:
     """Train both stages on patch labels.
 
@@ -48,6 +55,8 @@ def run_training(
         stages: which of `craanet`, `pseudo`, `pfscnet` to run, in this order.
         resume: go on with what is in the run folder; otherwise it is emptied first.
         progress: show what is going on.
+        augmentation: changes the colours of training patches in place of `config.data.augmentation`: a pipeline of
+            albumentations, MONAI or torchvision, or a function, see `given_augmentation`.
 
     Returns:
         The run folder.
@@ -58,6 +67,8 @@ def run_training(
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ConfigError(f"Unknown stage '{unknown[0]}'. Stages are {', '.join(STAGES)}.")
+    refuse_missing_packages(config.loggers)
+    config = _with_augmentation(config, augmentation)
     run = RunFolder(Path(config.output))
     if not resume:
         remove_run(run)
@@ -82,6 +93,25 @@ def run_training(
     train_stages(config, run, patches, side, stages, progress=progress)
     collect_curves(run)
     return run
+
+
+def refuse_missing_packages(loggers: LoggersConfig) -> None:
+    """Look for what loggers need before anything is trained; ConfigError if it is not installed."""
+    for name in ("mlflow", "wandb"):
+        if getattr(loggers, name) is not None:
+            require_package(name, f"loggers.{name}", "tracking")
+
+
+def _with_augmentation(config: RunConfig, given: object) -> RunConfig:
+    """The configuration with what was given in Python, after another library's pipeline was tried."""
+    if given is None and config.data.augmentation is None:
+        return config
+    from patch2tissue.data.color_pipeline import check_colors, given_augmentation
+
+    used = config.data.augmentation if given is None else given_augmentation(given)
+    assert used is not None
+    check_colors(used)
+    return config.model_copy(update={"data": config.data.model_copy(update={"augmentation": used})})
 
 
 def _look_at_data(

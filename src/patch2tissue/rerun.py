@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from patch2tissue.atomic import write_text
 from patch2tissue.config import HardwareConfig, RunConfig, load_config
+from patch2tissue.config_sections import LoggersConfig
 from patch2tissue.data.fingerprint import changes, fingerprints, read_fingerprints
 from patch2tissue.data.patches import Patch
 from patch2tissue.environment import Change, describe_environment, environment_changes, read_environment
@@ -156,6 +157,7 @@ def _configuration(run: RunFolder, environment: dict[str, Any], settings: Sequen
                 f"--set {setting}: a repetition is of the same settings. What may be set: {', '.join(MAY_BE_SET)}."
             )
     config = load_config(run.config_file, list(settings))
+    config.loggers = LoggersConfig()  # a repetition is no further experiment
     hardware = config.hardware
     if hardware.threads is None and isinstance(environment.get("threads"), int):
         hardware.threads = environment["threads"]

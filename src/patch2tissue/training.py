@@ -13,13 +13,14 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+from lightning.fabric.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -31,6 +32,7 @@ from patch2tissue.data.datasets import EpochSampler, read_ahead
 from patch2tissue.data.tables import write_table
 from patch2tissue.errors import DataError, TrainingError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
+from patch2tissue.loggers import finishing, tensorboard
 from patch2tissue.progress import EpochProgress
 from patch2tissue.run_folder import is_finished as is_finished
 from patch2tissue.weights import keep_frozen, load_trained_state, restore_frozen, trained_state
@@ -105,8 +107,8 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
 
 
-def make_fabric(hardware: HardwareConfig, folder: Path) -> Fabric:
-    """Lightning Fabric on the configured device and precision, logging to TensorBoard."""
+def make_fabric(hardware: HardwareConfig, loggers: Sequence[Logger] = ()) -> Fabric:
+    """Lightning Fabric on the configured device and precision, with loggers of Lightning."""
     device = choose_device(hardware.device)
     dtype = autocast_dtype(device, hardware.precision)
     # Fabric announces the precision on every call; environment.json says it once
@@ -116,7 +118,7 @@ def make_fabric(hardware: HardwareConfig, folder: Path) -> Fabric:
         accelerator=device.type,
         devices=1,
         precision="32-true" if dtype is None else "bf16-mixed",
-        loggers=TensorBoardLogger(root_dir=folder, name="tensorboard", version=""),
+        loggers=list(loggers),
     )
 
 
@@ -128,6 +130,7 @@ def fit(
     *,
     seed: int,
     hardware: HardwareConfig,
+    loggers: Callable[[Path], Sequence[Logger]] = lambda folder: [tensorboard(folder)],
 ) -> None:
     """Train a stage to its last epoch, resuming from the last whole epoch if there is one.
 
@@ -138,8 +141,10 @@ def fit(
         folder: gets `checkpoint/`, `metrics.csv`, `tensorboard/`, what `stage.finish` writes, and `finished`.
         seed: seed of everything random.
         hardware: device, precision, threads.
+        loggers: opens where curves go beside `metrics.csv`; called with the folder if there is something to train.
 
     Raises:
+        ConfigError: if a logger cannot be opened.
         TrainingError: if the loss is no longer a number; the last good checkpoint stays.
         DataError: if the checkpoint cannot be read.
     """
@@ -149,7 +154,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     set_threads(hardware)
     keep_freed_memory()
-    fabric = make_fabric(hardware, folder)
+    fabric = make_fabric(hardware, loggers(folder))
     stage.network.to(memory_format=torch.channels_last)
     # one pass over each parameter instead of a dozen
     optimiser = torch.optim.AdamW(parameter_groups(stage.network, settings), fused=fabric.device.type != "mps")
@@ -161,9 +166,12 @@ def fit(
     )
     history: History = []
     first = _resume(stage, optimiser, schedule, history, folder)
-    _start_curves(fabric, history)
     sampler = cast(EpochSampler, loader.sampler)
-    with EpochProgress(stage.title, settings.epochs, len(loader), done=first) as progress:
+    with (
+        finishing(fabric.loggers),
+        EpochProgress(stage.title, settings.epochs, len(loader), done=first) as progress,
+    ):
+        _start_curves(fabric, history)
         for epoch in range(first, settings.epochs):
             torch.manual_seed(_epoch_seed(seed, epoch))
             sampler.set_epoch(epoch)
@@ -200,13 +208,12 @@ def fit(
             if _diverges(history, means):
                 raise TrainingError(_diverged(stage, epoch, means, folder))
             history.extend((epoch, name, value) for name, value in means.items())
-            fabric.log_dict(means, step=epoch)
             _save(stage, optimiser, schedule, history, folder, epoch)
             write_curves(folder / "metrics.csv", history)
+            # after the checkpoint: what a killed process has not logged, the next one finds in it
+            fabric.log_dict(means, step=epoch + 1)
     # once more: a process that was killed after the last checkpoint has not come to it
     write_curves(folder / "metrics.csv", history)
-    for logger in fabric.loggers:
-        logger.finalize("success")
     release_memory()
     stage.finish(folder)
     write_text(folder / "finished", "")
@@ -312,8 +319,9 @@ def _resume(stage: Stage, optimiser: Any, schedule: Any, history: History, folde
 
 
 def _start_curves(fabric: Fabric, history: History) -> None:
+    """Log what earlier processes came to; steps count epochs from 1, as `metrics.csv` does."""
     for epoch in sorted({epoch for epoch, _, _ in history}):
-        fabric.log_dict({name: value for e, name, value in history if e == epoch}, step=epoch)
+        fabric.log_dict({name: value for e, name, value in history if e == epoch}, step=epoch + 1)
 
 
 def write_curves(path: Path, history: History) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -135,3 +136,21 @@ def test_nobody_is_asked(
     assert ended == [f"{command[0]} 0" for command in commands], done.stderr[-3000:]
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in page and "url(http" not in page and '<link rel="stylesheet" href="http' not in page
+
+
+@pytest.mark.extras
+def test_loggers_and_augmentation_ask_nobody(
+    tmp_path: Path, guarded: Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]
+) -> None:
+    for package in ("albumentations", "mlflow", "wandb"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed (make ecosystem)")
+    part = {"__class_fullname__": "HueSaturationValue", "p": 1.0}
+    (tmp_path / "colours.json").write_text(json.dumps({"transform": part}), encoding="utf-8")
+    settings = ["loggers.mlflow=true", "loggers.wandb=true", "data.augmentation.albumentations=colours.json"]
+    synthetic, train = FROM_PATCHES_TO_THE_REPORT[:2]
+    train = [*train, "--stage", "craanet", *(part for setting in settings for part in ("--set", setting))]
+    done, asked = guarded(_DRIVER, json.dumps([synthetic, train]))
+    assert asked == []
+    assert "train 0" in done.stdout.splitlines(), done.stderr[-3000:]
+    assert {"mlruns", "wandb"} <= {path.name for path in tmp_path.iterdir()}

@@ -7,6 +7,7 @@ import typer
 from patch2tissue.cli.slide_evaluate import slide_evaluate
 from patch2tissue.cli.slide_predict import slide_predict
 from patch2tissue.cli.slide_tiles import slide_tiles
+from patch2tissue.cli.slide_to_spatialdata import slide_to_spatialdata
 
 app = typer.Typer(
     name="slide",
@@ -17,3 +18,4 @@ app = typer.Typer(
 app.command("tiles")(slide_tiles)
 app.command("predict")(slide_predict)
 app.command("evaluate")(slide_evaluate)
+app.command("to-spatialdata")(slide_to_spatialdata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +21,10 @@ from patch2tissue.craanet.attention_maps import attention_maps
 from patch2tissue.craanet.epoch_maps import EPOCH_MAPS_FILE, EpochMaps
 from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.data.augment import invert_symmetries
+from patch2tissue.data.color_pipeline import color_options
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
+from patch2tissue.loggers import stage_loggers
 from patch2tissue.training import Batch, Stage, fit, is_finished
 
 HISTORY_PATCHES = 6
@@ -179,8 +182,7 @@ def patch_label_loader(config: RunConfig, patches: Sequence[Patch], side: int) -
         config.tissue_set(),
         side,
         seed=config.seed,
-        stain=config.data.stain_jitter,
-        brightness=config.data.brightness_jitter,
+        **color_options(config.data),
         cache=config.data.cache,
     )
     return training_loader(dataset, config.craanet.batch_size, config.hardware.workers, torch.cuda.is_available())
@@ -223,4 +225,12 @@ def train_craanet(
     memory = None if plain_cam else folder / "attention_memory"
     stage = CRAANetStage(network, settings, patches, side, memory, beside)
     loader = patch_label_loader(config, patches, side)
-    fit(stage, loader, settings, folder, seed=config.seed, hardware=config.hardware)
+    fit(
+        stage,
+        loader,
+        settings,
+        folder,
+        seed=config.seed,
+        hardware=config.hardware,
+        loggers=partial(stage_loggers, config),
+    )

@@ -16,6 +16,7 @@ from patch2tissue.data.augment import SYMMETRIES, apply_symmetry, random_stain_s
 from patch2tissue.data.canvas import place_on_canvas
 from patch2tissue.data.images import image_size, read_image, read_mask
 from patch2tissue.data.patches import Patch
+from patch2tissue.data.position_probe import Recolor
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
 
 _CACHE_LIMIT = 2 * 1024**3
@@ -38,6 +39,7 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
         cache: keep decoded images in memory if they fit in 2 GiB, all data-loading processes together.
         targets: one mask file per patch (pseudo labels), or None.
         confidences: one grey PNG per patch, or None.
+        colors: changes the colours of each patch, before stain and symmetry.
     """
 
     def __init__(
@@ -52,9 +54,11 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
         cache: bool = True,
         targets: Sequence[Path] | None = None,
         confidences: Sequence[Path] | None = None,
+        colors: Recolor | None = None,
     ) -> None:
         self.patches = list(patches)
         self.tissues = tissues
+        self.colors = colors
         self.side = side
         self.seed = seed
         self.stain = stain
@@ -90,13 +94,28 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
             self._cache[index] = read
         return read
 
-    def _inside(self, index: int) -> np.ndarray:
-        """Which pixels of the canvas belong to the patch, bool [S, S]."""
+    def _part(self, index: int) -> tuple[slice, slice]:
+        """Rows and columns of the canvas that belong to the patch."""
         if not self._sizes[index].any():
             self._sizes[index] = image_size(self.patches[index].path)
+        height, width = (min(int(length), self.side) for length in self._sizes[index])
+        return slice(height), slice(width)
+
+    def _inside(self, index: int) -> np.ndarray:
+        """Which pixels of the canvas belong to the patch, bool [S, S]."""
         inside = np.zeros((self.side, self.side), dtype=bool)
-        inside[: self._sizes[index][0], : self._sizes[index][1]] = True
+        inside[self._part(index)] = True
         return inside
+
+    def _recolored(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """A patch with other colours, on the canvas [S, S, 3]; padding stays as it is."""
+        if self.colors is None:
+            return image
+        # apart from `rng` of the symmetry, so that a pipeline changes colours and nothing else
+        seed = np.random.SeedSequence((self.seed, epoch, index, 1)).generate_state(1)[0]
+        changed, part = image.copy(), self._part(index)
+        changed[part] = self.colors(image[part], int(seed))
+        return changed
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         epoch, index = key
@@ -104,6 +123,7 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
         operation = int(rng.integers(SYMMETRIES))
         shift = random_stain_shift(rng, self.stain, self.brightness)
         image, *layers = self._read(index)
+        image = self._recolored(image, epoch, index)
         item = {
             "image": apply_symmetry(torch.from_numpy(image).permute(2, 0, 1), operation).contiguous(),
             "index": torch.tensor(index),
@@ -184,7 +204,8 @@ def training_loader(dataset: TrainingPatches, batch_size: int, workers: int, pin
 
 def read_ahead(loader: DataLoader[Any]) -> Iterator[dict[str, Tensor]]:
     """Batches, the next one of which a thread reads while the network is at work; workers read ahead by themselves."""
-    if loader.num_workers > 0:
+    # what draws from the generators of the whole process must not do so while the training draws from them
+    if loader.num_workers > 0 or getattr(getattr(loader.dataset, "colors", None), "draws_globally", False):
         yield from loader
         return
     batches = iter(loader)

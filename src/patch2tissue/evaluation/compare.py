@@ -82,7 +82,7 @@ def compare_runs(paths: Sequence[Path]) -> list[Compared]:
     for path in dict.fromkeys(Path(path).resolve() for path in paths):
         run = RunFolder(path)
         scores, config = read_scores(run), run.config()
-        plain = config.model_dump(mode="json", exclude={"seed", "output", "hardware", "comparisons"})
+        plain = config.model_dump(mode="json", exclude={"seed", "output", "hardware", "comparisons", "loggers"})
         settings = json.dumps(plain, sort_keys=True)
         groups.setdefault((settings, copies[settings, config.seed]), []).append((path.name, scores))
         copies[settings, config.seed] += 1

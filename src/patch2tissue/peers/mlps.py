@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +35,7 @@ from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.craanet.residual_attention import position_scores
 from patch2tissue.craanet.training import patch_label_loader
 from patch2tissue.data.patches import Patch
+from patch2tissue.loggers import stage_loggers
 from patch2tissue.training import Batch, Stage, fit, is_finished
 
 GATE = 0.1
@@ -149,4 +151,12 @@ def train_mlps_classifier(config: RunConfig, patches: Sequence[Patch], folder: P
     tissues, settings = len(config.tissue_set()), config.craanet
     network = CRAANet(settings.encoder, tissues, residual_weight=0.0)
     stage = MLPSClassifierStage(network, tissues, settings.epochs)
-    fit(stage, patch_label_loader(config, patches, side), settings, folder, seed=config.seed, hardware=config.hardware)
+    fit(
+        stage,
+        patch_label_loader(config, patches, side),
+        settings,
+        folder,
+        seed=config.seed,
+        hardware=config.hardware,
+        loggers=partial(stage_loggers, config),
+    )

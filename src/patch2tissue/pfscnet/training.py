@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,9 +19,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from patch2tissue.config import DenseEnergyConfig, PFSCNetConfig, RunConfig
 from patch2tissue.craanet.network import load_craanet
+from patch2tissue.data.color_pipeline import color_options
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import ConfigError
+from patch2tissue.loggers import stage_loggers
 from patch2tissue.pfscnet.consistency import consistency_loss
 from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, soft_filter
 from patch2tissue.pfscnet.label_correction import correct_labels
@@ -323,8 +326,7 @@ def train_pfscnet(
         tissues,
         side,
         seed=config.seed + 1,
-        stain=config.data.stain_jitter,
-        brightness=config.data.brightness_jitter,
+        **color_options(config.data),
         cache=config.data.cache,
         targets=targets,
         confidences=confidences,
@@ -333,7 +335,15 @@ def train_pfscnet(
     stage = stage_type(network, settings, title, len(tissues), validate)
     if settings.mosaic_of == "any":
         stage.label_sets = LabelSets(torch.tensor([patch.labels for patch in patches]))
-    fit(stage, loader, settings, folder, seed=config.seed + 1, hardware=config.hardware)
+    fit(
+        stage,
+        loader,
+        settings,
+        folder,
+        seed=config.seed + 1,
+        hardware=config.hardware,
+        loggers=partial(stage_loggers, config),
+    )
 
 
 def _start_from(network: PFSCNet, craanet: Path) -> None:

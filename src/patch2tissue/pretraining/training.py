@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.encoders import Encoder
 from patch2tissue.errors import ConfigError, DataError
+from patch2tissue.loggers import stage_loggers
 from patch2tissue.pretraining.vicreg import vicreg_loss
 from patch2tissue.pretraining.views import random_view
 from patch2tissue.training import Batch, Stage, fit, is_finished
@@ -116,7 +118,15 @@ def pretrain_encoder(config: RunConfig, patches: Sequence[Patch], folder: Path, 
     dataset = TrainingPatches(patches, config.tissue_set(), side, seed=config.seed, cache=config.data.cache)
     network = ViewEncoder(_coarsest(config.craanet.encoder), settings.dimensions)
     loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
-    fit(PretrainingStage(network, settings), loader, settings, folder, seed=config.seed, hardware=config.hardware)
+    fit(
+        PretrainingStage(network, settings),
+        loader,
+        settings,
+        folder,
+        seed=config.seed,
+        hardware=config.hardware,
+        loggers=partial(stage_loggers, config),
+    )
     return folder / WEIGHTS
 
 

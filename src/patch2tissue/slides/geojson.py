@@ -180,6 +180,11 @@ def read_geojson(path: Path) -> list[tuple[str | None, shapely.Polygon | shapely
     Raises:
         DataError: if the file is no GeoJSON, or a shape makes no sense.
     """
+    return [(_classification(feature), shape) for feature, shape in read_features(path)]
+
+
+def read_features(path: Path) -> list[tuple[dict[str, Any], shapely.Polygon | shapely.MultiPolygon]]:
+    """Features that hold an area, as the file has them, each with its valid shape; see `read_geojson`."""
     path = Path(path)
     found = []
     for number, feature in enumerate(_features(path, _loaded(path)), start=1):
@@ -188,7 +193,7 @@ def read_geojson(path: Path) -> list[tuple[str | None, shapely.Polygon | shapely
             raise DataError(f"{path}, feature {number}: has no geometry. Remove it, or draw it again.")
         shape = _shape(geometry, f"{path}, feature {number}")
         if shape is not None:
-            found.append((_classification(feature), shape))
+            found.append((feature, shape))
     return found
 
 

@@ -12,7 +12,7 @@ import tifffile
 
 import patch2tissue.inference.predictor as predictor_module
 from inference.tiny_run import COLOURS, ColourNetwork, write_config
-from patch2tissue import Annotations, evaluate_slides, predict_slide
+from patch2tissue import Annotations, annotate_tissue, evaluate_slides, predict_slide, to_spatialdata
 from patch2tissue.data.synthetic.slide_files import SlideFiles, write_synthetic_slide
 from patch2tissue.inference.slides.predict import SlideOptions
 from patch2tissue.inference.slides.result import SlideResult
@@ -120,3 +120,33 @@ def test_outlines_are_read_by_lazyslide(mapped: tuple[SlideFiles, SlideResult]) 
     assert len(table) == sum(area.pieces or 0 for area in result.areas)
     assert table.geometry.is_valid.all()
     assert table.geometry.area.sum() == pytest.approx(sum(area.pixels for area in result.areas), rel=0.005)
+
+
+def test_a_predicted_slide_has_the_areas_of_the_truth(mapped: tuple[SlideFiles, SlideResult]) -> None:
+    pytest.importorskip("spatialdata", reason="spatialdata is not installed (make readers)")
+    files, result = mapped
+    assert result.files is not None
+    sdata = to_spatialdata(result.files["classes"])
+    told = json.loads(files.description.read_text(encoding="utf-8"))["tissues"]
+    table, regions = sdata.tables["tissue_table"].obs.set_index("tissue"), sdata.tables["region_table"].obs
+    for area in result.areas:
+        assert table.loc[area.tissue, "area_mm2"] == pytest.approx(area.area_mm2)
+        assert table.loc[area.tissue, "area_mm2"] == pytest.approx(told[area.tissue]["area_mm2"], rel=0.02)
+        own = regions[regions["tissue"] == area.tissue]
+        assert len(own) == area.pieces and own["area_um2"].sum() / 1e6 == pytest.approx(area.area_mm2, rel=1e-4)
+
+
+def test_points_agree_with_the_truth(mapped: tuple[SlideFiles, SlideResult]) -> None:
+    anndata = pytest.importorskip("anndata", reason="anndata is not installed (make readers)")
+    files, result = mapped
+    assert result.files is not None
+    with MapFile(files.truth, TISSUES) as opened:
+        truth = opened.read(0, opened.shape[0])
+    spots = np.random.default_rng(0).uniform(0, truth.shape[::-1], (400, 2))
+    adata = anndata.AnnData(np.zeros((400, 1)), obsm={"spatial": spots})
+    annotate_tissue(adata, result.files["classes"])
+    values = truth[spots[:, 1].astype(int), spots[:, 0].astype(int)]
+    wanted = [TISSUES.names[value] if value < len(TISSUES) else None for value in values]
+    found = adata.obs["tissue"].astype(object).where(adata.obs["tissue"].notna(), None).tolist()
+    assert np.mean([one == other for one, other in zip(found, wanted, strict=True)]) > 0.97
+    assert adata.obs["tissue_probability"].dropna().between(0.25, 1.0).all()

@@ -1,0 +1,1 @@
+"""Tissue maps of slides for spatial omics: tissues at points, SpatialData and AnnData."""
