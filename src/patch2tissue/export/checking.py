@@ -15,7 +15,7 @@ from patch2tissue.inference.confidence import apply_temperature
 from patch2tissue.inference.tiling import predict_batch
 from patch2tissue.pfscnet.network import PFSCNet
 
-SIZES = ((1, 256, 256), (2, 96, 160), (1, 131, 97), (1, 33, 200), (1, 9, 20))
+SIZES = ((1, 128, 192), (2, 64, 96), (1, 131, 97), (1, 33, 140), (1, 9, 20))
 """Batch, height and width of the pictures; most are no multiples of the stride, the last is less than its padding."""
 
 TOLERANCE = 1e-4
@@ -27,7 +27,7 @@ def check_pictures() -> tuple[np.ndarray, ...]:
     """Pictures of all `SIZES`, uint8 RGB [B, H, W, 3], cut from two synthetic patches; always the same."""
     from patch2tissue.data.synthetic.patches import render_patch
 
-    drawn = np.stack([render_patch(seed, 256, (0, 1, 2, 3))[0] for seed in (1, 2)])
+    drawn = np.stack([render_patch(seed, 192, (0, 1, 2, 3))[0] for seed in (1, 2)])
     return tuple(drawn[:batch, :height, :width].copy() for batch, height, width in SIZES)
 
 
