@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.export.varied_run import TEMPERATURE, varied_run
 
+import patch2tissue
 from patch2tissue.errors import Patch2TissueError
 from patch2tissue.export import export_run, onnx_file
 from patch2tissue.export.checking import TOLERANCE, check_pictures
@@ -60,6 +61,7 @@ def test_the_file_describes_itself(model: Path) -> None:
     assert json.loads(told["tissues"]) == facts["tissues"] and json.loads(told["input"])["mean"]
     assert json.loads(told["output"])["temperature"] == TEMPERATURE
     assert "215" in json.loads(told["not_in_the_graph"])["background"]
+    assert str(Path(patch2tissue.__file__).parents[1]).encode() not in (model / "model.onnx").read_bytes()
     loaded = onnx.load(model / "model.onnx")
     onnx.checker.check_model(loaded, full_check=True)
     assert facts["formats"]["onnx"]["opset"] == loaded.opset_import[0].version >= 18

@@ -77,6 +77,7 @@ def write_onnx(path: Path, network: PFSCNet, temperature: float, description: Ma
     for place, name in enumerate(("batch", None, "height", "width")):
         if name is not None:
             model.graph.output[0].type.tensor_type.shape.dim[place].dim_param = name
+    _strip(model.graph)
     model.producer_name, model.producer_version = "patch2tissue", str(description["patch2tissue"])
     onnx.helper.set_model_props(
         model,
@@ -96,3 +97,13 @@ def write_onnx(path: Path, network: PFSCNet, temperature: float, description: Ma
     path.write_bytes(content)
     opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
     return {**facts, "opset": opset, "onnxruntime": runtime.__version__, "torch": torch.__version__}
+
+
+def _strip(graph: Any) -> None:
+    """Take away where each node came from: the exporter writes down source lines, with paths of this machine."""
+    for part in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+        for one in part:
+            one.ClearField("metadata_props")
+            one.ClearField("doc_string")
+    graph.ClearField("metadata_props")
+    graph.ClearField("doc_string")

@@ -7,7 +7,9 @@ older runtimes that they bring.
 from __future__ import annotations
 
 import json
+import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,4 +83,25 @@ def write_torchscript(
     with warnings.catch_warnings():
         _without_notice()
         torch.jit.save(made, str(path), _extra_files={DESCRIPTION: json.dumps(description)})
+    _strip(path)
     return {**facts, "torch": torch.__version__}
+
+
+def _strip(path: Path) -> None:
+    """Take away what PyTorch keeps for its error messages: source lines, with paths of the machine that wrote it.
+
+    Loading does without. Tensors stay where PyTorch puts them, at multiples of 64 bytes, so that they can be mapped.
+    """
+    whole = path.with_name(f"{path.name}.whole")
+    path.rename(whole)
+    with zipfile.ZipFile(whole) as given, zipfile.ZipFile(path, "w") as kept:
+        assert kept.fp is not None
+        for entry in given.infolist():
+            if entry.filename.endswith(".debug_pkl"):
+                continue
+            plain = zipfile.ZipInfo(entry.filename, entry.date_time)
+            plain.compress_type = entry.compress_type
+            start = kept.fp.tell() + 30 + len(entry.filename.encode()) + 4
+            plain.extra = struct.pack("<2sH", b"FB", -start % 64) + b"Z" * (-start % 64)
+            kept.writestr(plain, given.read(entry))
+    whole.unlink()
