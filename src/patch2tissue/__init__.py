@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from patch2tissue.craanet.network import CRAANet
     from patch2tissue.evaluation.folders import evaluate_folders as evaluate
     from patch2tissue.evaluation.slides import Annotations, SlideScores, evaluate_slides
+    from patch2tissue.export import export_run
     from patch2tissue.inference.predict import predict_images as predict
     from patch2tissue.inference.slides.predict import SlideOptions, predict_slide, predict_slides
     from patch2tissue.inference.slides.result import SlideResult
@@ -33,6 +34,7 @@ __all__ = [
     "train",
     "predict",
     "evaluate",
+    "export_run",
     # whole slides
     "predict_slide",
     "predict_slides",
@@ -59,6 +61,7 @@ _HOME = {
     "train": ("patch2tissue.pipeline", "run_training"),
     "predict": ("patch2tissue.inference.predict", "predict_images"),
     "evaluate": ("patch2tissue.evaluation.folders", "evaluate_folders"),
+    "export_run": ("patch2tissue.export", "export_run"),
     "predict_slide": ("patch2tissue.inference.slides.predict", "predict_slide"),
     "predict_slides": ("patch2tissue.inference.slides.predict", "predict_slides"),
     "SlideOptions": ("patch2tissue.inference.slides.predict", "SlideOptions"),

@@ -75,6 +75,21 @@ def test_layout_and_required_fields(run: Path, bundle: Path) -> None:
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=0)
 
 
+def test_a_name_is_never_an_expression(run: Path, tmp_path: Path) -> None:
+    from monai.bundle import ConfigParser
+
+    from patch2tissue.export.monai_bundle import _metadata
+
+    names = ["$open('ran', 'w')", "@device", "%file.json::key", "a $b"]
+    tissues = {"tissues": [{"name": name} for name in names]}
+    tiles = {"tiles": {"side": SIDE}}
+    described = {"tissues": tissues, "um_per_pixel": None, "not_in_the_graph": tiles, "patch2tissue": "1", "name": "$1"}
+    parser = ConfigParser(_metadata(described))
+    channels = parser.get_parsed_content("network_data_format::outputs::pred::channel_def")
+    assert [name.lstrip() for name in channels.values()] == names
+    assert parser.get_parsed_content("name") == " $1"
+
+
 def test_network_and_inferer_of_the_configuration(run: Path, bundle: Path, images: Path) -> None:
     from monai.bundle import ConfigParser
 

@@ -70,8 +70,13 @@ def _licence(licence: str) -> str:
     )
 
 
+def _not_run(name: str) -> str:
+    """A name as MONAI takes it for text: what begins with `$` it runs, with `@` and `%` it looks up."""
+    return f" {name}" if name[:1] in ("$", "@", "%") else name
+
+
 def _metadata(description: Mapping[str, Any]) -> dict[str, Any]:
-    names = [tissue["name"] for tissue in description["tissues"]["tissues"]]
+    names = [_not_run(tissue["name"]) for tissue in description["tissues"]["tissues"]]
     resolution = description["um_per_pixel"]
     side = description["not_in_the_graph"]["tiles"]["side"]
     return {
@@ -82,7 +87,7 @@ def _metadata(description: Mapping[str, Any]) -> dict[str, Any]:
         "pytorch_version": torch.__version__.partition("+")[0],
         "numpy_version": np.__version__,
         "required_packages_version": {"pytorch-ignite": "0.4.11", "pillow": "10.3.0"},
-        "name": description["name"],
+        "name": _not_run(description["name"]),
         "task": "Tissue segmentation of H&E images",
         "description": "Tissues of H&E-stained histology images, learned from labels of patches",
         "authors": "see docs/README.md",
