@@ -8,6 +8,9 @@ import pytest
 from tests.export.varied_run import varied_run
 from tests.inference.tiny_run import write_config
 
+from patch2tissue.cli.export import Format
+from patch2tissue.export import FORMATS
+
 
 def test_the_command_tells_what_it_wrote(
     tmp_path: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
@@ -23,6 +26,10 @@ def test_the_command_tells_what_it_wrote(
     assert run_command("export", run, "--out", tmp_path / "my model", "--fresh") == 0
     assert not (tmp_path / "my model" / "torchscript.pt").exists()
     assert "No licence was named" in capsys.readouterr().err
+
+
+def test_the_command_knows_every_format() -> None:
+    assert [one.value for one in Format] == list(FORMATS)
 
 
 @pytest.mark.parametrize("arguments", [["--to", "tflite"], ["--licence", "my own"], ["--name", ""]])

@@ -13,14 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from tests.export.varied_run import TEMPERATURE, varied_run
 from tests.slides.pictures import write_tiled
 
 import patch2tissue
+from patch2tissue.config import config_from_dict
 from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.export import export_run, torchscript
 from patch2tissue.export.checking import SIZES, TOLERANCE, check_pictures, to_graph_input
+from patch2tissue.export.run_copy import portable_config
 from patch2tissue.inference.predictor import Predictor
 from patch2tissue.inference.slides.predict import SlideOptions, predict_slide
 from patch2tissue.pfscnet.network import load_pfscnet
@@ -117,6 +120,18 @@ def test_nothing_in_the_folder_tells_of_the_machine(run: Path, tmp_path: Path) -
         for entry in archive.infolist():  # as PyTorch lays tensors out
             assert (entry.header_offset + 30 + len(entry.filename) + len(entry.extra)) % 64 == 0
     assert "weights of the file w.safetensors" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_tissues_of_a_file_go_along(tmp_path: Path) -> None:
+    plain = {"name": "own", "tissues": [{"name": "a", "color": [1, 2, 3]}, {"name": "b", "color": [4, 5, 6]}]}
+    (tmp_path / "own.yaml").write_text(json.dumps(plain))
+    source = {"kind": "regions", "path": str(tmp_path / "regions")}
+    data = {"path": str(tmp_path / "data"), "source": source, "test_path": str(tmp_path), "um_per_pixel": 0.7}
+    config = config_from_dict({"output": str(tmp_path), "tissues": str(tmp_path / "own.yaml"), "data": data})
+    text = portable_config(config).to_yaml()
+    assert str(tmp_path) not in text
+    again = config_from_dict(yaml.safe_load(text))
+    assert again.tissue_set() == config.tissue_set() and again.tissue_set().um_per_pixel == 0.7
 
 
 def test_a_model_folder_can_be_exported_again_and_keeps_its_facts(model: Path, tmp_path: Path) -> None:

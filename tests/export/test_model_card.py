@@ -108,6 +108,22 @@ def test_everything_that_is_recorded_is_told(run: RunFolder, network: PFSCNet, t
     assert "PATIENT" not in card.content and str(tmp_path) not in card.content
 
 
+@pytest.mark.parametrize(
+    ("licence", "license", "name"),
+    [
+        ("CC-BY-NC-4.0", "cc-by-nc-4.0", None),
+        ("GPL-3.0-or-later", "gpl-3.0", None),
+        ("EUPL-1.2", "other", "eupl-1.2"),
+    ],
+)
+def test_licences_are_called_as_the_hub_calls_them(
+    run: RunFolder, network: PFSCNet, licence: str, license: str, name: str | None
+) -> None:
+    card = card_of(run, network, licence)
+    assert (card.data.license, card.data.to_dict().get("license_name")) == (license, name)
+    assert f"Licence of the weights: {licence}." in card.text
+
+
 def test_a_temperature_of_other_weights_is_none(run: RunFolder, network: PFSCNet) -> None:
     write_temperature(run.pfscnet, 3.0, {"patches": 42})
     (run.pfscnet / "weights.safetensors").write_bytes(b"others")

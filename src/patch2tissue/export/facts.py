@@ -96,10 +96,10 @@ def _without_names(note: str) -> str | None:
 
 def _calibration(stage: Path) -> dict[str, Any] | None:
     """How the temperature was found; None if none is used."""
+    temperature = read_temperature(stage)  # which refuses a damaged file
     plain = _json(stage / TEMPERATURE_FILE)
     if not plain or plain.get("weights") != weights_digest(stage):
         return None
-    temperature = read_temperature(stage)  # which refuses what is damaged
     return {**{key: value for key, value in plain.items() if key != "weights"}, "temperature": temperature}
 
 

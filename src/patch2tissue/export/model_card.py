@@ -12,6 +12,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 UNSPECIFIED = "other"
 """Licence of a model for which none was named."""
 
+_OF_THE_HUB = frozenset(
+    {
+        *("apache-2.0", "mit", "isc", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "unlicense", "cc0-1.0"),
+        *("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
+        *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0"),
+    }
+)
+"""Licences that Hugging Face knows by these names; it calls all others `other` and takes their name beside."""
+
 _SCORES = {
     "miou": "mean IoU",
     "fwiou": "frequency-weighted IoU",
@@ -57,9 +66,10 @@ def model_card(description: Mapping[str, Any], facts: Mapping[str, Any], files: 
 def _front_matter(description: Mapping[str, Any], files: Mapping[str, Any], *, scored: bool) -> str:
     """YAML that Hugging Face reads; `metrics` only where scores are told."""
     licence = description["licence"]
-    plain: dict[str, Any] = {"license": licence.lower()}
-    if licence == UNSPECIFIED:
-        plain["license_name"] = "unspecified"
+    known = re.sub("-(only|or-later)$", "", licence.lower())
+    plain: dict[str, Any] = {"license": known if known in _OF_THE_HUB else UNSPECIFIED}
+    if plain["license"] == UNSPECIFIED:
+        plain["license_name"] = "unspecified" if licence == UNSPECIFIED else licence.lower()
     plain |= {"library_name": "patch2tissue", "pipeline_tag": "image-segmentation"}
     tags = ["histopathology", "pathology", "semantic-segmentation", "weakly-supervised", "h-and-e"]
     plain["tags"] = tags + [name for name in ("onnx", "monai", "tiatoolbox") if any(name in key for key in files)]

@@ -151,14 +151,15 @@ def _write(
     written = _write_graphs(folder, formats, network, temperature, description)
     if "tiatoolbox" in formats:
         written["tiatoolbox"] = tiatoolbox.write_class(folder)
+    if "monai-bundle" in formats:
+        written["monai-bundle"] = {"file": monai_bundle.FOLDER}
     qupath.write_script(folder, description, TORCHSCRIPT_FILE if "torchscript" in formats else None)
     card = model_card(description, facts, written)
     (folder / "README.md").write_text(card, encoding="utf-8")
     if "monai-bundle" in formats:
         body = card.split("---\n", 2)[2].lstrip()
-        written["monai-bundle"] = monai_bundle.write_bundle(
-            folder / monai_bundle.FOLDER, folder / TORCHSCRIPT_FILE, network, description, body
-        )
+        bundle = folder / monai_bundle.FOLDER
+        monai_bundle.write_bundle(bundle, folder / TORCHSCRIPT_FILE, network, description, body)
     content = {**description, "formats": written, "facts": facts}
     (folder / EXPORT_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return written

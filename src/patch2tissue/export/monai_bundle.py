@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 
-from patch2tissue.export.checking import SIZES
 from patch2tissue.inference.tiling import WINDOW_SIGMA
 from patch2tissue.pfscnet.network import PFSCNet
 
@@ -19,13 +20,11 @@ FOLDER = "monai_bundle"
 """Its name in a model folder."""
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-_MONAI = "1.4.0"
-"""The oldest MONAI whose classes the configuration uses as they are."""
+_TESTED = {"monai": "1.6.1", "pytorch-ignite": "0.5.5"}
+"""Versions that the tests run the configuration with."""
 
 
-def write_bundle(
-    folder: Path, torchscript: Path, network: PFSCNet, description: Mapping[str, Any], card: str
-) -> dict[str, Any]:
+def write_bundle(folder: Path, torchscript: Path, network: PFSCNet, description: Mapping[str, Any], card: str) -> None:
     """Write `configs/`, `models/`, `docs/` and `LICENSE`.
 
     Args:
@@ -38,13 +37,14 @@ def write_bundle(
     for name in ("configs", "models", "docs"):
         (folder / name).mkdir(parents=True)
     shutil.copyfile(torchscript, folder / "models" / "model.ts")
-    torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, folder / "models" / "model.pt")
+    weights = io.BytesIO()  # not the file: PyTorch does not say that a disk is full
+    torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, weights)
+    (folder / "models" / "model.pt").write_bytes(weights.getbuffer())
     for name, content in (("metadata", _metadata(description)), ("inference", _inference(description))):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         (folder / "configs" / f"{name}.json").write_text(text, encoding="utf-8")
     (folder / "docs" / "README.md").write_text(f"{card}\n{_USE}", encoding="utf-8")
     (folder / "LICENSE").write_text(_licence(description["licence"]), encoding="utf-8")
-    return {"file": FOLDER, "monai": _MONAI, "sizes_checked": [list(size) for size in SIZES]}
 
 
 _USE = """
@@ -83,10 +83,10 @@ def _metadata(description: Mapping[str, Any]) -> dict[str, Any]:
         "schema": _SCHEMA,
         "version": "1.0.0",
         "changelog": {"1.0.0": f"exported by patch2tissue {description['patch2tissue']}"},
-        "monai_version": _MONAI,
+        "monai_version": _TESTED["monai"],
         "pytorch_version": torch.__version__.partition("+")[0],
         "numpy_version": np.__version__,
-        "required_packages_version": {"pytorch-ignite": "0.4.11", "pillow": "10.3.0"},
+        "required_packages_version": {"pytorch-ignite": _TESTED["pytorch-ignite"], "pillow": PIL.__version__},
         "name": _not_run(description["name"]),
         "task": "Tissue segmentation of H&E images",
         "description": "Tissues of H&E-stained histology images, learned from labels of patches",

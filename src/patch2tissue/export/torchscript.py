@@ -6,6 +6,7 @@ older runtimes that they bring.
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import warnings
@@ -82,26 +83,24 @@ def write_torchscript(
     facts = compare("TorchScript", run, network, temperature)
     with warnings.catch_warnings():
         _without_notice()
-        torch.jit.save(made, str(path), _extra_files={DESCRIPTION: json.dumps(description)})
-    _strip(path)
+        whole = io.BytesIO()  # not the file: PyTorch does not say that a disk is full
+        torch.jit.save(made, whole, _extra_files={DESCRIPTION: json.dumps(description)})
+    _write_stripped(whole, path)
     return {**facts, "torch": torch.__version__}
 
 
-def _strip(path: Path) -> None:
-    """Take away what PyTorch keeps for its error messages: source lines, with paths of the machine that wrote it.
+def _write_stripped(whole: io.BytesIO, path: Path) -> None:
+    """Write a TorchScript archive without the source lines, with paths of this machine, that PyTorch keeps for messages.
 
     Loading does without. Tensors stay where PyTorch puts them, at multiples of 64 bytes, so that they can be mapped.
     """
-    whole = path.with_name(f"{path.name}.whole")
-    path.rename(whole)
-    with zipfile.ZipFile(whole) as given, zipfile.ZipFile(path, "w") as kept:
-        assert kept.fp is not None
+    with zipfile.ZipFile(whole) as given, path.open("wb") as file, zipfile.ZipFile(file, "w") as kept:
         for entry in given.infolist():
             if entry.filename.endswith(".debug_pkl"):
                 continue
             plain = zipfile.ZipInfo(entry.filename, entry.date_time)
             plain.compress_type = entry.compress_type
-            start = kept.fp.tell() + 30 + len(entry.filename.encode()) + 4
-            plain.extra = struct.pack("<2sH", b"FB", -start % 64) + b"Z" * (-start % 64)
+            header = 30 + len(entry.filename.encode()) + 4
+            padding = -(file.tell() + header) % 64
+            plain.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
             kept.writestr(plain, given.read(entry))
-    whole.unlink()
