@@ -90,7 +90,7 @@ def write_torchscript(
 
 
 def _write_stripped(whole: io.BytesIO, path: Path) -> None:
-    """Write a TorchScript archive without the source lines, with paths of this machine, that PyTorch keeps for messages.
+    """Write a TorchScript archive without the source lines, and their paths, that PyTorch keeps for its messages.
 
     Loading does without. Tensors stay where PyTorch puts them, at multiples of 64 bytes, so that they can be mapped.
     """
