@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
 from tests.export.varied_run import TEMPERATURE, varied_run
 from tests.slides.pictures import write_tiled
@@ -23,6 +24,7 @@ from patch2tissue.config import config_from_dict
 from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.export import export_run, torchscript
 from patch2tissue.export.checking import SIZES, TOLERANCE, check_pictures, to_graph_input
+from patch2tissue.export.qupath import groovy_string
 from patch2tissue.export.run_copy import portable_config
 from patch2tissue.inference.predictor import Predictor
 from patch2tissue.inference.slides.predict import SlideOptions, predict_slide
@@ -134,6 +136,22 @@ def test_tissues_of_a_file_go_along(tmp_path: Path) -> None:
     assert again.tissue_set() == config.tissue_set() and again.tissue_set().um_per_pixel == 0.7
 
 
+def test_awkward_names_go_along(run: Path, tmp_path: Path, run_command: Callable[..., int]) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    names = ['tumour\'s "edge"', "$(rm) `x` | y", "肿瘤 \\ 组织", "--- {{ 1 }}"]
+    plain = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    own = [{"name": name, "color": [place, 2, 3]} for place, name in enumerate(names)]
+    plain["tissues"] = {"name": "own", "tissues": own}
+    (run / "config.yaml").write_text(yaml.safe_dump(plain, allow_unicode=True), encoding="utf-8")
+    assert run_command("export", run, "--out", tmp_path / "model", "--name", "a: [b] 'c'") == 0
+    described = json.loads((tmp_path / "model" / "export.json").read_text(encoding="utf-8"))
+    assert [tissue["name"] for tissue in described["tissues"]["tissues"]] == names
+    assert Predictor.from_run(tmp_path / "model").tissues.names == tuple(names)
+    assert ModelCard.load(tmp_path / "model" / "README.md").data.library_name == "patch2tissue"
+    script = (tmp_path / "model" / "patch2tissue.groovy").read_text(encoding="ascii")
+    assert all(f"[{groovy_string(name)}, {place}, 2, 3]," in script for place, name in enumerate(names))
+
+
 def test_a_model_folder_can_be_exported_again_and_keeps_its_facts(model: Path, tmp_path: Path) -> None:
     facts = json.loads((model / "export.json").read_text(encoding="utf-8"))["facts"]
     export_run(model, tmp_path / "again", name="Again")
@@ -181,7 +199,7 @@ def test_a_model_that_differs_is_not_written(run: Path, tmp_path: Path, monkeypa
 def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, run_command: Callable[..., int]) -> None:
     run = Path(shutil.copytree(run, tmp_path / "run"))
     (run / "pfscnet" / "finished").unlink()
-    with pytest.raises(DataError, match="is not trained yet"):
+    with pytest.raises(DataError, match="holds no trained network"):
         export_run(run, tmp_path / "model")
     assert run_command("export", run, "--out", tmp_path / "model") == 2
     assert run_command("export", tmp_path / "nothing", "--out", tmp_path / "model") == 2

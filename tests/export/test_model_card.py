@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 
 from patch2tissue.config import config_from_dict
 from patch2tissue.data.fingerprint import Fingerprint, write_fingerprints
+from patch2tissue.errors import DataError
 from patch2tissue.export.description import describe_model
 from patch2tissue.export.facts import run_facts
 from patch2tissue.export.model_card import cell, model_card
@@ -129,6 +130,29 @@ def test_a_temperature_of_other_weights_is_none(run: RunFolder, network: PFSCNet
     (run.pfscnet / "weights.safetensors").write_bytes(b"others")
     assert run_facts(run, run.config(), "resnet10t")["calibration"] is None
     assert "Not calibrated" in card_of(run, network).text
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"test": []},
+        {"test": {"full_method": 3}},
+        {"test": {"full_method": {"miou": "high"}}},
+        {"test": {"full_method": {"miou": 0.5, "ci95": [0.1], "iou": [1], "acc": float("nan")}}, "notes": "x"},
+    ],
+)
+def test_scores_that_are_none_are_not_told(run: RunFolder, network: PFSCNet, broken: dict[str, Any]) -> None:
+    run.scores_file.write_text(json.dumps(broken))
+    text = card_of(run, network).text
+    assert "interval" not in text and "accuracy" not in text and "Note" not in text and "nan" not in text
+
+
+def test_damaged_records_are_named(run: RunFolder) -> None:
+    for file in (run.scores_file, run.environment_file, run.data_file, run.pfscnet / "temperature.json"):
+        file.write_text("{")
+        with pytest.raises(DataError, match=re.escape(str(file))):
+            run_facts(run, run.config(), "resnet10t")
+        file.unlink()
 
 
 def test_names_cannot_break_the_card(run: RunFolder, network: PFSCNet) -> None:

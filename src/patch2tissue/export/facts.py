@@ -5,6 +5,8 @@ A model folder is made to be handed on, and names of patches may tell patients, 
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ def run_facts(run: RunFolder, config: RunConfig, encoder: str) -> dict[str, Any]
         "data": _data(run, config),
         "supervision": supervision,
         "scores": _scores(scores),
-        "notes": [told for note in scores.get("notes", []) if (told := _without_names(str(note))) is not None],
+        "notes": _notes(scores),
         "calibration": _calibration(run.pfscnet),
         "training": {"encoder": encoder, **_training(run, config)},
     }
@@ -63,8 +65,6 @@ def _data(run: RunFolder, config: RunConfig) -> dict[str, Any] | None:
     """Numbers of files by use, of training patches by tissue, and the SHA-256 of the table of files."""
     if not run.data_file.is_file():
         return None
-    import hashlib
-
     files = read_fingerprints(run.data_file)
     names = config.tissue_set().names
     labels = [one.labels for one in files if one.use == "train" and len(one.labels) == len(names)]
@@ -79,10 +79,27 @@ def _data(run: RunFolder, config: RunConfig) -> dict[str, Any] | None:
 
 
 def _scores(scores: dict[str, Any]) -> dict[str, Any] | None:
-    """Scores of the exported network on the test split, None if it was not scored."""
+    """Scores of the exported network on the test split, without what is no number; None if it was not scored."""
     part = scores.get("test")
     found = part.get(NETWORK) if isinstance(part, dict) else None
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not _is_number(found.get("miou")):
+        return None
+    kept: dict[str, Any] = {name: value for name, value in found.items() if _is_number(value)}
+    ends, ious = found.get("ci95"), found.get("iou")
+    if isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)):
+        kept["ci95"] = ends
+    kept["iou"] = {name: value for name, value in ious.items() if _is_number(value)} if isinstance(ious, dict) else {}
+    return kept
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _notes(scores: dict[str, Any]) -> list[str]:
+    notes = scores.get("notes")
+    told = [_without_names(note) for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    return [note for note in told if note is not None]
 
 
 def _without_names(note: str) -> str | None:

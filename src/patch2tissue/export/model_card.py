@@ -51,13 +51,13 @@ def model_card(description: Mapping[str, Any], facts: Mapping[str, Any], files: 
     environment.filters["cell"] = cell
     environment.filters["percent"] = _percent
     scores = facts["scores"]
-    shown = {label: scores.get(key) for key, label in _SCORES.items()} if scores else {}
+    shown = {label: scores[key] for key, label in _SCORES.items() if key in scores} if scores else {}
     text = environment.get_template("model_card.md.j2").render(
         model=description,
         facts=facts,
         files=files,
         scores=scores,
-        shown={label: value for label, value in shown.items() if isinstance(value, int | float)},
+        shown=shown,
         unspecified=description["licence"] == UNSPECIFIED,
     )
     return f"---\n{_front_matter(description, files, scored=scores is not None)}---\n\n{text}"

@@ -91,8 +91,8 @@ def export_run(
     if not name.strip() or not name.isprintable():
         raise ConfigError(f"{name!r} is no name for a model: it is empty, or has line ends or control characters.")
     config = run.config()
-    if not is_finished(run.pfscnet):
-        raise DataError(f"{run.pfscnet}: stage pfscnet is not trained yet. Run `patch2tissue train` to its end.")
+    if not is_finished(run.pfscnet) or not (run.pfscnet / "network.json").is_file():
+        raise DataError(f"{run.pfscnet}: holds no trained network. Finish `patch2tissue train` for this run first.")
     _refuse_in_the_way(out, fresh=fresh)
     if "onnx" in chosen:
         onnx_file.need_onnx()
