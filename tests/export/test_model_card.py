@@ -93,7 +93,7 @@ def test_everything_that_is_recorded_is_told(run: RunFolder, network: PFSCNet, t
     card = card_of(run, network, "CC-BY-4.0", {"onnx": {"file": "model.onnx", "max_abs_difference": 1.5e-6}})
     assert card.data.license == "cc-by-4.0" and card.data.metrics == ["mean_iou"] and "onnx" in card.data.tags
     for told in (
-        "2 patches (0.0 MB), 1 of them labelled with several tissues",
+        "2 training patches (0.0 MB), 1 of them labelled with several tissues",
         "1 (val mask)",
         "mean IoU | 61.2 % (95 % interval 50.0 % to 70.0 %)",
         "pixel accuracy | 80.0 %",
