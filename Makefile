@@ -13,7 +13,7 @@ PARALLEL_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto 
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py tests/spatial
 
 .DEFAULT_GOAL := default
-.PHONY: default help demo test slow readers ecosystem fuzz lint format types bench bench-quality docs dist lock audit clean
+.PHONY: default help demo test slow readers ecosystem tiatoolbox fuzz lint format types bench bench-quality docs dist lock audit clean
 
 default: $(STAMP)  ## install everything into .venv (the default target)
 	@echo "Ready: try \`make demo\`, or .venv/bin/patch2tissue --help"
@@ -55,6 +55,17 @@ ecosystem: .venv-ecosystem/.installed  ## test what needs optional packages: Ray
 	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 		$(BIN)/python -c "$$where" > "$$(.venv-ecosystem/bin/python -c "$$where")/patch2tissue_venv.pth"
 	@.venv-ecosystem/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r tests/ecosystem.txt
+	@touch $@
+
+tiatoolbox: .venv-tiatoolbox/.installed  ## run an exported model in TIAToolbox (gigabytes: it brings its own torch)
+	@PYTHONPATH=src .venv-tiatoolbox/bin/python -m pytest tests/export/test_tiatoolbox_model.py
+
+# An environment of its own, which sees the packages of .venv, too.
+.venv-tiatoolbox/.installed: $(STAMP) tests/tiatoolbox.txt
+	@rm -rf .venv-tiatoolbox && $(BIN)/python -m venv .venv-tiatoolbox
+	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		$(BIN)/python -c "$$where" > "$$(.venv-tiatoolbox/bin/python -c "$$where")/patch2tissue_venv.pth"
+	@.venv-tiatoolbox/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r tests/tiatoolbox.txt
 	@touch $@
 
 fuzz: .venv-fuzz/.installed  ## fuzz the parsers of labels, tables, YAML and GeoJSON (FUZZ_SECONDS=60: shorter)

@@ -114,6 +114,7 @@ def test_the_source_distribution_is_enough_to_build_the_wheel_and_to_test_it(
             "benchmarks/soak.py",
             "tests/readers.txt",
             "tests/ecosystem.txt",
+            "tests/tiatoolbox.txt",
             "scripts/audit.txt",
             "tests/conftest.py",
             "docs/images/viewer.jpg",

@@ -41,6 +41,7 @@ PUBLIC = {
     "comparison_table",
     "curves_table",
     "evaluate",
+    "export_run",
     "evaluate_slides",
     "image_scores_table",
     "load_config",
@@ -89,7 +90,9 @@ def test_the_lock_holds_hashes_and_no_addresses() -> None:
     assert not [line for line in LOCK.splitlines() if re.match(r"(-|.*\B-(e|i|f|r)\b)", line)], "an option of pip"
 
 
-@pytest.mark.parametrize("file", ["tests/readers.txt", "tests/ecosystem.txt", "scripts/audit.txt"])
+@pytest.mark.parametrize(
+    "file", ["tests/readers.txt", "tests/ecosystem.txt", "tests/tiatoolbox.txt", "scripts/audit.txt"]
+)
 def test_what_has_an_environment_of_its_own_is_pinned(file: str) -> None:
     lines = [line for line in (ROOT / file).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     assert lines and all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", line) for line in lines)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from patch2tissue.evaluation.folders import evaluate_folders as evaluate
     from patch2tissue.evaluation.metrics import BoundaryFScore, TissueScores
     from patch2tissue.evaluation.slides import Annotations, SlideScores, evaluate_slides
+    from patch2tissue.export import export_run
     from patch2tissue.inference.cohort.predict import predict_cohort
     from patch2tissue.inference.cohort.ray_cluster import ClusterOptions
     from patch2tissue.inference.predict import predict_images as predict
@@ -46,6 +47,7 @@ __all__ = [
     "train",
     "predict",
     "evaluate",
+    "export_run",
     # whole slides
     "predict_slide",
     "predict_slides",
@@ -89,6 +91,7 @@ _HOME = {
     "train": ("patch2tissue.pipeline", "run_training"),
     "predict": ("patch2tissue.inference.predict", "predict_images"),
     "evaluate": ("patch2tissue.evaluation.folders", "evaluate_folders"),
+    "export_run": ("patch2tissue.export", "export_run"),
     "predict_slide": ("patch2tissue.inference.slides.predict", "predict_slide"),
     "predict_slides": ("patch2tissue.inference.slides.predict", "predict_slides"),
     "predict_cohort": ("patch2tissue.inference.cohort.predict", "predict_cohort"),

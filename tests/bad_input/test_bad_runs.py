@@ -58,7 +58,9 @@ def test_networks(commands: Commands, run_with_data: Path, data: Path, tmp_path:
         commands.refuses(
             fault, path, "slide", "predict", run_with_data, picture, "--out", tmp_path / "out", "--mpp", "0.25"
         )
+        commands.refuses(fault, path, "export", run_with_data, "--out", tmp_path / "model")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.*"))
+    assert not (tmp_path / "model").exists()
 
 
 def test_scores_are_not_lost_to_a_broken_network(commands: Commands, run_with_data: Path) -> None:

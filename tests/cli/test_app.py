@@ -26,6 +26,7 @@ COMMANDS = {
     "calibrate",
     "pseudo-labels",
     "predict",
+    "export",
     "evaluate",
     "score",
     "compare",

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.export.varied_run import varied_run
 from tests.slides.pictures import picture, write_tiled
 
 from conftest import RECIPES, TINY
@@ -117,3 +118,16 @@ def test_a_read_only_folder(tmp_path: Path, trained_runs: tuple[Path, Path, Path
     code, text = call(2**40, "predict", trained_runs[1], trained_runs[0] / "test" / "img", "--out", out)
     assert code == 1
     told(text, str(out), "cannot be written: Permission denied", "may write to")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.01, 1.0003])
+def test_export_tells_and_leaves_nothing(tmp_path: Path, share: float) -> None:
+    run = varied_run(tmp_path / "run")
+    weights = (run / "pfscnet" / "weights.safetensors").stat().st_size
+    out = tmp_path / "out" / "model"
+    # the second limit has room for the weights, and for no other file that holds them
+    code, text = call(int(share * weights), "export", run, "--to", "monai-bundle", "--out", out)
+    assert code == 1
+    told(text, str(out), "Make room")
+    assert list(out.parent.iterdir()) == []

@@ -23,6 +23,7 @@ from patch2tissue.cli.demo import demo
 from patch2tissue.cli.doctor import doctor
 from patch2tissue.cli.encoders import app as encoders_app
 from patch2tissue.cli.evaluate import evaluate
+from patch2tissue.cli.export import export
 from patch2tissue.cli.label import label
 from patch2tissue.cli.labels import app as labels_app
 from patch2tissue.cli.patches import patches
@@ -55,7 +56,7 @@ app = typer.Typer(
 _PANELS = {
     "Start here": (doctor, demo),
     "Data": (synthetic, check, patches, label),
-    "Train and predict": (train, pseudo_labels, calibrate, predict),
+    "Train and predict": (train, pseudo_labels, calibrate, predict, export),
     "Judge": (evaluate, score, compare, rerun, report, view),
 }
 for _panel, _commands in _PANELS.items():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from patch2tissue.errors import ConfigError
 from patch2tissue.inference.engines.engine import MULTIPLE, BothOutputs, optional_package
@@ -34,20 +36,9 @@ def onnx_model(network: nn.Module, engine: str, extra: str, *, features: bool) -
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     example = torch.zeros(2, 3, 4 * MULTIPLE, 3 * MULTIPLE)
     height, width = (MULTIPLE * torch.export.Dim(name) for name in ("rows", "columns"))
-    told = logging.getLogger("torch.onnx")
-    level = told.level
+    shapes = {0: torch.export.Dim("batch"), 2: height, 3: width}
     try:
-        told.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                BothOutputs(plain, features=features).eval(),
-                (example,),
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch"), 2: height, 3: width},),
-                verbose=False,
-            )
-        assert program is not None
+        program = exported_program(BothOutputs(plain, features=features).eval(), example, shapes)
         content: bytes = program.model_proto.SerializeToString()
     except Exception as error:  # exporters raise every kind
         told_first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -55,6 +46,41 @@ def onnx_model(network: nn.Module, engine: str, extra: str, *, features: bool) -
             f"inference.engine is '{engine}', but the network cannot be exported to ONNX ({told_first[:200]}). Use the "
             "engine torch."
         ) from None
+    return content
+
+
+def exported_program(
+    module: nn.Module,
+    example: Tensor,
+    shapes: dict[int, Any],
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+) -> torch.onnx.ONNXProgram:
+    """Export a module of one input quietly; errors are those of the exporter, of every kind.
+
+    Args:
+        module: in evaluation mode, on the CPU.
+        example: of its input.
+        shapes: the input's dynamic dimensions.
+        inputs: name of the input.
+        outputs: names of the outputs.
+    """
+    told = logging.getLogger("torch.onnx")
+    level = told.level
+    try:
+        told.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(shapes,),
+                input_names=inputs,
+                output_names=outputs,
+                verbose=False,
+            )
     finally:
         told.setLevel(level)
-    return content
+    assert program is not None
+    return program
