@@ -9,7 +9,8 @@ BENCH_ARGS ?=
 AUDIT_ARGS ?=
 FUZZ_SECONDS ?= 600
 # One process per core and one thread in each: threads of several processes would wait for each other.
-PARALLEL_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+PARALLEL_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py tests/spatial
 
 .DEFAULT_GOAL := default
@@ -36,7 +37,7 @@ slow: $(STAMP)  ## run the tests that take minutes
 	@$(PARALLEL_TESTS) -m slow $(SLOW_ARGS) || [ $$? -eq 5 ]  # 5: there are none
 
 readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuBaLab, LazySlide and SpatialData
-	@PYTHONPATH=src .venv-readers/bin/python -m pytest $(READER_TESTS)
+	@PYTHONPATH=$(CURDIR)/src .venv-readers/bin/python -m pytest $(READER_TESTS)
 
 # An environment of its own, which sees the packages of .venv, too: LazySlide alone brings a hundred others.
 .venv-readers/.installed: $(STAMP) tests/readers.txt
@@ -47,7 +48,7 @@ readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuB
 	@touch $@
 
 ecosystem: .venv-ecosystem/.installed  ## test what needs optional packages: Ray, ONNX Runtime, MONAI, PEFT and others
-	@PYTHONPATH=src .venv-ecosystem/bin/python -m pytest -m extras
+	@PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 .venv-ecosystem/bin/python -m pytest -m extras $(PARALLEL)
 
 # An environment of its own, which sees the packages of .venv, too.
 .venv-ecosystem/.installed: $(STAMP) tests/ecosystem.txt
@@ -58,7 +59,7 @@ ecosystem: .venv-ecosystem/.installed  ## test what needs optional packages: Ray
 	@touch $@
 
 tiatoolbox: .venv-tiatoolbox/.installed  ## run an exported model in TIAToolbox (gigabytes: it brings its own torch)
-	@PYTHONPATH=src .venv-tiatoolbox/bin/python -m pytest tests/export/test_tiatoolbox_model.py
+	@PYTHONPATH=$(CURDIR)/src .venv-tiatoolbox/bin/python -m pytest tests/export/test_tiatoolbox_model.py
 
 # An environment of its own, which sees the packages of .venv, too.
 .venv-tiatoolbox/.installed: $(STAMP) tests/tiatoolbox.txt
@@ -69,7 +70,7 @@ tiatoolbox: .venv-tiatoolbox/.installed  ## run an exported model in TIAToolbox 
 	@touch $@
 
 fuzz: .venv-fuzz/.installed  ## fuzz the parsers of labels, tables, YAML and GeoJSON (FUZZ_SECONDS=60: shorter)
-	@PYTHONPATH=src .venv-fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
+	@PYTHONPATH=$(CURDIR)/src .venv-fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 # An environment of its own, which sees the packages of .venv, too.
 .venv-fuzz/.installed: $(STAMP) fuzz/requirements.txt
