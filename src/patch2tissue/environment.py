@@ -41,6 +41,7 @@ _FIELDS = {
     "vector_instructions": "processor's vector instructions",
     "threads": "CPU threads",
     "workers": "data workers",
+    "world_size": "training processes",
     "device": "device",
     "precision": "precision",
     "git_commit": "git commit",
@@ -49,14 +50,17 @@ _FIELDS = {
 
 
 def describe_environment(config: RunConfig) -> dict[str, Any]:
-    """Versions, processor, device, precision, threads, workers, seed and, inside a checkout, the git commit.
+    """Versions, processor, device, precision, threads, processes, seed and, inside a checkout, the git commit.
 
     Device, precision and threads are those that the run computes with, not what its configuration leaves open.
     """
     import torch
 
+    from patch2tissue.distributed.group import backend_of
+    from patch2tissue.distributed.place import joined
     from patch2tissue.hardware import autocast_dtype, choose_device, thread_count
 
+    place = joined()
     device = choose_device(config.hardware.device)
     dtype = autocast_dtype(device, config.hardware.precision)
     versions = {}
@@ -73,6 +77,10 @@ def describe_environment(config: RunConfig) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": thread_count(config.hardware),
         "workers": config.hardware.workers,
+        "devices": 1 if place is None else place.local_world,
+        "nodes": 1 if place is None else place.nodes,
+        "world_size": 1 if place is None else place.world,
+        "backend": None if place is None else backend_of(device),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
         "seed": config.seed,
@@ -174,6 +182,7 @@ def environment_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list
     if "precision" not in then and "autocast" in then:
         autocast = re.sub(r"^torch\.", "", str(then["autocast"]))
         pairs["precision"] = ("float32" if autocast == "None" else autocast, now.get("precision"))
+    pairs["training processes"] = (then.get("world_size", 1), now.get("world_size", 1))  # once there was one always
     versions = then["versions"], now["versions"]
     pairs |= {name: (versions[0].get(name), versions[1].get(name)) for name in {**versions[0], **versions[1]}}
     return [

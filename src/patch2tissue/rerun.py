@@ -34,6 +34,8 @@ MAY_BE_SET = (
     "pfscnet.encoder.weights",
     "hardware.device",
     "hardware.workers",
+    "hardware.devices",
+    "hardware.nodes",
 )
 """Fields that may be another in the repetition: where things lie, and what the result does not hang on."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from patch2tissue.config import RunConfig
 from patch2tissue.craanet.training import train_craanet
 from patch2tissue.data.patches import Patch, PatchFiles
+from patch2tissue.distributed.group import of_first
 from patch2tissue.errors import DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.inference.training_distribution import DISTRIBUTION_FILE, learn_distribution
@@ -46,6 +47,7 @@ def train_stages(
         stages: which of `craanet`, `pseudo`, `pfscnet`.
         progress: show a bar where training patches are looked at once more.
     """
+    # what does not train in steps is done by the first process, while others wait
     if config.pretraining is not None and {"craanet", "pfscnet"} & set(stages):
         config = start_from(config, pretrain_encoder(config, patches, run.pretraining, side=side))
     if "craanet" in stages:
@@ -53,14 +55,14 @@ def train_stages(
         if config.comparisons.cam:
             train_craanet(config, patches, run.cam, side=side, plain_cam=True)
     if "pseudo" in stages:
-        make_pseudo_labels(config, run, patches, side)
+        of_first(lambda: make_pseudo_labels(config, run, patches, side))
     if "pfscnet" in stages:
         _train_stage2(config, run, patches, side)
-        keep_distribution(config, run, patches, side, progress=progress)
+        of_first(lambda: keep_distribution(config, run, patches, side, progress=progress))
 
 
 def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
-    if not (run.pseudo_labels / "manifest.csv").is_file():
+    if not of_first((run.pseudo_labels / "manifest.csv").is_file):
         raise DataError(
             f"{run.pseudo_labels}: there are no pseudo labels yet. Run `patch2tissue train` without --stage."
         )
