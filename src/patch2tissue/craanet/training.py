@@ -88,7 +88,8 @@ class CRAANetStage(Stage):
         output = self.network(images)
         labels = batch["labels"]
         if len(labels):
-            self.f1.update(output.logits.detach().cpu(), labels.cpu().int())
+            # as probabilities: torchmetrics would take a few logits that all lie in 0..1 for such
+            self.f1.update(output.logits.detach().sigmoid().cpu(), labels.cpu().int())
         if self.memory_folder is not None:
             self._overlay(output.attention, batch, epoch)
         patches = whole_batch(len(labels))

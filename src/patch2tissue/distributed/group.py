@@ -44,21 +44,21 @@ def backend_of(device: torch.device) -> str:
 
 def fabric_options(place: Place, device: torch.device) -> dict[str, Any]:
     """Arguments of `Fabric` for a process among others: its environment, and distributed data parallel training."""
-    # of the same meaning here; torch renamed it
+    # torch renamed it, and means the same here
     named = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers"
+    settings: dict[str, Any] = {
+        # what a loss does not use in the first epochs keeps no gradient at all, as in one process
+        "find_unused_parameters": True,
+        # batch normalisation is synchronised, so the buffers are the same already
+        buffers: False,
+    }
+    strategy = DDPStrategy(process_group_backend=backend_of(device), timeout=STEP_TIMEOUT, **settings)
     return {
         "devices": place.local_world,
         "num_nodes": place.nodes,
         "plugins": [_environment(place)],
-        "strategy": DDPStrategy(
-            process_group_backend=backend_of(device),
-            timeout=STEP_TIMEOUT,
-            # what a loss does not use in the first epochs keeps no gradient at all, as in one process
-            find_unused_parameters=True,
-            # batch normalisation is synchronised, so the buffers are the same already
-            **{buffers: False},
-        ),
+        "strategy": strategy,
     }
 
 
