@@ -47,7 +47,6 @@ def train_stages(
         stages: which of `craanet`, `pseudo`, `pfscnet`.
         progress: show a bar where training patches are looked at once more.
     """
-    # what does not train in steps is done by the first process, while others wait
     if config.pretraining is not None and {"craanet", "pfscnet"} & set(stages):
         config = start_from(config, pretrain_encoder(config, patches, run.pretraining, side=side))
     if "craanet" in stages:
@@ -55,7 +54,7 @@ def train_stages(
         if config.comparisons.cam:
             train_craanet(config, patches, run.cam, side=side, plain_cam=True)
     if "pseudo" in stages:
-        of_first(lambda: make_pseudo_labels(config, run, patches, side))
+        make_pseudo_labels(config, run, patches, side)
     if "pfscnet" in stages:
         _train_stage2(config, run, patches, side)
         of_first(lambda: keep_distribution(config, run, patches, side, progress=progress))

@@ -40,6 +40,7 @@ def train(
     import json
 
     from patch2tissue.config import load_config
+    from patch2tissue.distributed.place import place_of_process
     from patch2tissue.pipeline import STAGES, run_training
     from patch2tissue.progress import console
 
@@ -47,6 +48,9 @@ def train(
     settings = list(overrides or [])
     settings += [f"hardware.{name}={value}" for name, value in (("devices", devices), ("nodes", nodes)) if value]
     run = run_training(load_config(config, settings), stages=chosen, resume=not fresh)
+    place = place_of_process()
+    if place is not None and place.rank > 0:
+        return  # the first process says it
     if as_json:
         typer.echo(json.dumps({"run": str(run.path), "stages": list(chosen)}))
         return

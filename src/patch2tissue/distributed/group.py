@@ -33,7 +33,7 @@ STEP_TIMEOUT = timedelta(minutes=10)
 """Longest time that processes wait for each other within an epoch."""
 
 _PATIENCE = timedelta(days=30)
-_LOST = ("closed by peer", "reset by peer", "broken pipe", "connection refused", "timed out", "gloo", "nccl", "socket")
+_LOST = ("closed by peer", "reset by peer", "broken pipe", "connection refused", "timed out", "socket closed")
 _patient: Any = None
 
 

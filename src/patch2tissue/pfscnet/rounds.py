@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from patch2tissue.config import RunConfig
 from patch2tissue.data.patches import Patch, PatchFiles
@@ -42,7 +41,7 @@ def train_rounds(
     for number in range(1, rounds + 1):
         labels = run.round_labels(number)
         if number > 1:
-            of_first(partial(_label_round, config, run, patches, side, number))
+            _label_round(config, run, patches, side, number)
         train_pfscnet(
             config,
             patches,
@@ -59,7 +58,7 @@ def train_rounds(
 def _label_round(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int, number: int) -> None:
     """Let the network of the round before label the patches, unless they are labelled."""
     labels = run.round_labels(number)
-    if (labels / "manifest.csv").is_file():
+    if of_first((labels / "manifest.csv").is_file):
         return
     generate_second_round(
         patches,
