@@ -33,15 +33,17 @@ def random_view(images: Tensor, side: int, *, least_scale: float, stain: float, 
     scale = least_scale + (1.0 - least_scale) * torch.rand(drawn)
     centre = (1.0 - scale)[:, None] * (2.0 * torch.rand(drawn, 2) - 1.0)
     scale, centre = of_share(scale), of_share(centre)
+    operations = of_share(torch.randint(SYMMETRIES, (drawn,))).tolist()
+    rng = np.random.default_rng(int(torch.randint(2**62, (1,))))
+    if not count:  # another process has them all
+        return images.new_zeros(0, 3, side, side)
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0] = affine[:, 1, 1] = scale
     affine[:, :, 2] = centre
     with full_precision(images.device):  # bfloat16 would round where a pixel is taken from
         grid = F.affine_grid(affine, [count, 3, side, side], align_corners=False).to(images.device)
         crops = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    operations = of_share(torch.randint(SYMMETRIES, (drawn,))).tolist()
     crops = torch.stack([apply_symmetry(crop, operation) for crop, operation in zip(crops, operations, strict=True)])
-    rng = np.random.default_rng(int(torch.randint(2**62, (1,))))
     shifts = [random_stain_shift(rng, stain, brightness) for _ in range(drawn)]
     matrix, offset = (
         of_share(torch.from_numpy(np.stack(values))).to(images.device)
