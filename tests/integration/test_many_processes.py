@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -104,18 +105,18 @@ def assert_same_run(one: RunFolder, other: RunFolder) -> None:
         a, b = (np.load(run.craanet / name).astype(int) for run in (one, other))
         assert a.any() and abs(a - b).max() <= 1 and (a != b).mean() < 0.02, name
     histories = [np.load(run.craanet / "attention_history.npz") for run in (one, other)]
-    for key in ("current", "accumulated"):
-        np.testing.assert_allclose(*(found[key].astype(np.float32) for found in histories), atol=1e-3)
-    masks = sorted((one.pseudo_labels / "masks").iterdir())
-    assert len(masks) == 12
-    pairs = [
-        [np.asarray(Image.open(run.pseudo_labels / "masks" / path.name)) for run in (one, other)] for path in masks
-    ]
-    assert np.mean([(a != b).mean() for a, b in pairs]) < 1e-3
+    for key, step in (("current", 0.0), ("accumulated", 1 / 255)):
+        np.testing.assert_allclose(*(found[key].astype(np.float32) for found in histories), atol=step + 2e-3)
+    folders = [run.pseudo_labels / "masks" for run in (one, other)]
+    names = sorted(path.name for path in folders[0].iterdir())
+    pairs = [[np.asarray(Image.open(folder / name)) for folder in folders] for name in names]
+    assert len(names) == 12 and np.mean([(a != b).mean() for a, b in pairs]) < 1e-3
     for file in ("pretraining/encoder", "craanet/weights", "pfscnet/weights"):
         a, b = (load_file(run.path / f"{file}.safetensors") for run in (one, other))
-        far = max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
-        assert a.keys() == b.keys() and far < 5e-4, (file, far)
+        # by the mean: of a gradient that is nothing but rounding, Adam makes a whole step
+        assert a.keys() == b.keys()
+        far = torch.cat([(a[name].double() - b[name].double()).abs().flatten() for name in a])
+        assert far.mean() < 1e-5 and far.max() < 1e-2, (file, far.mean(), far.max())
     mine, theirs = list(curves(one)), list(curves(other))
     assert [row[:3] for row in mine] == [row[:3] for row in theirs]
     assert {"label_f1", "labels_changed", "loss_contrast", "loss_consistency", "loss_energy", "loss_spread"} <= {
