@@ -18,6 +18,8 @@ from patch2tissue.atomic import write_text
 from patch2tissue.errors import DataError
 
 if TYPE_CHECKING:
+    import torch
+
     from patch2tissue.config import RunConfig
 
 _PACKAGES = (
@@ -56,11 +58,8 @@ def describe_environment(config: RunConfig) -> dict[str, Any]:
     """
     import torch
 
-    from patch2tissue.distributed.group import backend_of
-    from patch2tissue.distributed.place import joined
     from patch2tissue.hardware import autocast_dtype, choose_device, thread_count
 
-    place = joined()
     device = choose_device(config.hardware.device)
     dtype = autocast_dtype(device, config.hardware.precision)
     versions = {}
@@ -77,10 +76,7 @@ def describe_environment(config: RunConfig) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": thread_count(config.hardware),
         "workers": config.hardware.workers,
-        "devices": 1 if place is None else place.local_world,
-        "nodes": 1 if place is None else place.nodes,
-        "world_size": 1 if place is None else place.world,
-        "backend": None if place is None else backend_of(device),
+        **_processes(config, device),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
         "seed": config.seed,
@@ -88,6 +84,22 @@ def describe_environment(config: RunConfig) -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": versions,
     }
+
+
+def _processes(config: RunConfig, device: torch.device) -> dict[str, Any]:
+    """How many processes train together, or would, and how they talk to each other."""
+    from patch2tissue.distributed.launch import processes_to_start
+    from patch2tissue.distributed.place import joined
+
+    place = joined()
+    devices = max(1, processes_to_start(config.hardware)) if place is None else place.local_world
+    nodes = config.hardware.nodes if place is None else place.nodes
+    backend = None
+    if devices * nodes > 1:
+        from patch2tissue.distributed.group import backend_of
+
+        backend = backend_of(device)
+    return {"devices": devices, "nodes": nodes, "world_size": devices * nodes, "backend": backend}
 
 
 def processor_name() -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from patch2tissue.config import HardwareConfig, OptimiserConfig
+from conftest import RECIPES
+from patch2tissue.config import HardwareConfig, OptimiserConfig, RunConfig
 from patch2tissue.data.patches import Patch
 from patch2tissue.distributed import place as places
 from patch2tissue.distributed.launch import Order, _failure, _variables, processes_to_start
 from patch2tissue.distributed.place import LAUNCHED, Place, is_first, place_of_process
+from patch2tissue.environment import describe_environment, environment_changes
 from patch2tissue.errors import ConfigError, TrainingError
 from patch2tissue.hardware import thread_count
 from patch2tissue.pseudo_labels.files import BATCH, rows_to_do
+from patch2tissue.run_folder import RunFolder
 from patch2tissue.training import fit
 from test_training_goes_wrong import Given
 
@@ -105,6 +109,26 @@ def test_what_is_said_of_a_process_that_ended(codes: list[int | None], code: int
     assert isinstance(error, TrainingError) and error.exit_code == code and said in str(error)
     assert ("memory" in str(error)) == ("SIGKILL" in said)
     assert code == 130 or "give the same command again" in str(error)
+
+
+def test_the_options_of_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_command: Callable[..., int]) -> None:
+    configs = []
+
+    def run_training(config: RunConfig, **options: object) -> RunFolder:
+        configs.append(config)
+        return RunFolder(tmp_path)
+
+    monkeypatch.setattr("patch2tissue.pipeline.run_training", run_training)
+    recipe = RECIPES / "demo.yaml"
+    assert run_command("train", recipe, "--devices", "auto", "--set", "hardware.nodes=3") == 0
+    assert run_command("train", recipe, "--devices", 4, "--nodes", 2) == 0
+    assert [(config.hardware.devices, config.hardware.nodes) for config in configs] == [("auto", 3), (4, 2)]
+    assert run_command("train", recipe, "--devices", "all") == run_command("train", recipe, "--nodes", 0) == 2
+    # what a repetition of the second would run on
+    told = describe_environment(configs[1].model_copy(update={"hardware": HardwareConfig(devices=4, nodes=2)}))
+    assert [told[name] for name in ("devices", "nodes", "world_size")] == [4, 2, 8]
+    changes = environment_changes({"versions": told["versions"]}, told)
+    assert "training processes: 1 then, 8 now" in map(str, changes)
 
 
 def test_orders_survive_the_way() -> None:

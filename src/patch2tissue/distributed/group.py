@@ -110,8 +110,9 @@ def _join(place: Place, hardware: HardwareConfig) -> None:
         raise ConfigError("On MPS a training has one process. Set hardware.devices to 1, or hardware.device to cpu.")
     if device.type == "cuda" and place.local_world > torch.cuda.device_count():
         raise ConfigError(
-            f"{place.local_world} processes were started on this machine, which has {torch.cuda.device_count()} GPUs. "
-            "Start one for each GPU, or set hardware.device to cpu."
+            f"{place.local_world} processes were started on this machine, and see {torch.cuda.device_count()} GPUs. "
+            "Start one for each GPU; each must see all of them (SLURM: --gpus-per-node, not --gpus-per-task). Or set "
+            "hardware.device to cpu."
         )
     set_joined(place)
     if not is_first():
