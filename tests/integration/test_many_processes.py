@@ -27,21 +27,27 @@ from patch2tissue.run_folder import RunFolder
 
 ALL_PARTS = [
     "hardware.precision=float32",
-    "pretraining={epochs: 2, batch_size: 5, crop: 32, dimensions: 16}",
+    "craanet.epochs=2",
     "craanet.batch_size=5",
     "craanet.accumulation.start=0",
+    "pfscnet.epochs=2",
     "pfscnet.batch_size=5",
-    "pfscnet.losses_start=0.4",
-    "pfscnet.contrast.confidence=0.2",
+    "pfscnet.losses_start=0.5",
+    "pfscnet.contrast.confidence=0.1",
     "pfscnet.contrast.prototypes=2",
+    "pfscnet.correction.start=0.5",
     "pfscnet.correction.confidence=1.0",
     "pfscnet.correction.margin=0",
     "pfscnet.mosaic=0.7",
     "pfscnet.mosaic_of=any",
     "pfscnet.consistency.weight=0.5",
-    "pfscnet.consistency.confidence=0.3",
+    "pfscnet.consistency.confidence=0.2",
 ]
-"""Whatever looks at a whole batch. 12 patches in batches of 5, 5 and 2: two of four processes have none of the last."""
+"""Whatever looks at a whole batch. 12 patches in batches of 5, 5 and 2: two of four processes have none of the last.
+
+Few steps, and hardly a threshold to cross: what rounding changes grows until another pixel is drawn. Then runs part,
+those of one process with one thread and with two as much as any.
+"""
 
 CURVES_OF_TIME = ("patches_per_second", "loader_wait_share")
 
@@ -97,10 +103,18 @@ def scores(run: RunFolder) -> dict[str, float]:
     return found
 
 
+def assert_near(one: Path, other: Path) -> None:
+    """Weights are the same, up to rounding: by the mean, since of a gradient of 1e-9 Adam may make a whole step."""
+    a, b = load_file(one), load_file(other)
+    assert a.keys() == b.keys()
+    far = torch.cat([(a[name].double() - b[name].double()).abs().flatten() for name in a])
+    assert far.mean() < 1e-6 and far.max() < 1e-3, (other, far.mean(), far.max())
+
+
 def assert_same_run(one: RunFolder, other: RunFolder) -> None:
     """Everything within what rounding leaves; attention differs by a step of its storage at a few places at most."""
     counts = [np.load(run.craanet / "attention_memory" / "counts.npy") for run in (one, other)]
-    assert counts[0].min() == 3 and np.array_equal(*counts)
+    assert counts[0].min() == 2 and np.array_equal(*counts)
     for name in ("attention_memory/maps.npy", "attention_epochs.npy"):
         a, b = (np.load(run.craanet / name).astype(int) for run in (one, other))
         assert a.any() and abs(a - b).max() <= 1 and (a != b).mean() < 0.02, name
@@ -111,17 +125,12 @@ def assert_same_run(one: RunFolder, other: RunFolder) -> None:
     names = sorted(path.name for path in folders[0].iterdir())
     pairs = [[np.asarray(Image.open(folder / name)) for folder in folders] for name in names]
     assert len(names) == 12 and np.mean([(a != b).mean() for a, b in pairs]) < 1e-3
-    for file in ("pretraining/encoder", "craanet/weights", "pfscnet/weights"):
-        a, b = (load_file(run.path / f"{file}.safetensors") for run in (one, other))
-        # by the mean: of a gradient that is nothing but rounding, Adam makes a whole step
-        assert a.keys() == b.keys()
-        far = torch.cat([(a[name].double() - b[name].double()).abs().flatten() for name in a])
-        assert far.mean() < 1e-5 and far.max() < 1e-2, (file, far.mean(), far.max())
+    for file in ("craanet/weights", "pfscnet/weights"):
+        assert_near(one.path / f"{file}.safetensors", other.path / f"{file}.safetensors")
     mine, theirs = list(curves(one)), list(curves(other))
     assert [row[:3] for row in mine] == [row[:3] for row in theirs]
-    assert {"label_f1", "labels_changed", "loss_contrast", "loss_consistency", "loss_energy", "loss_spread"} <= {
-        row[2] for row in mine
-    }
+    kinds = {row[2] for row in mine}
+    assert {"label_f1", "labels_changed", "loss_contrast", "loss_consistency", "loss_energy"} <= kinds
     for (*where, a), (*_, b) in zip(mine, theirs, strict=True):
         assert b == pytest.approx(a, rel=1e-3, abs=1e-5), where
     score_run(other, progress=False)
@@ -141,12 +150,27 @@ def test_processes_give_the_run_of_one(tmp_path: Path, data: Path, alone: RunFol
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
     assert_done(done)
     assert json.loads(done.stdout) == {"run": str(run.path), "stages": ["craanet", "pseudo", "pfscnet"]}
-    assert done.stderr.count("epoch 1/3") == 2  # each stage said once, by one process
+    assert done.stderr.count("epoch 1/2") == 2  # each stage said once, by one process
     found = json.loads(run.environment_file.read_text(encoding="utf-8"))
     told = [found[name] for name in ("devices", "nodes", "world_size", "backend")]
     assert told == [devices, 1, devices, "gloo"] and found["command"][1] == "train"
     assert_same_run(alone, run)
     assert not list(run.path.rglob("checkpoint"))
+
+
+@pytest.mark.slow
+def test_pre_training_of_processes_is_that_of_one(tmp_path: Path, data: Path) -> None:
+    changes = ["pretraining={epochs: 2, batch_size: 5, crop: 32, dimensions: 16}", "craanet.epochs=1"]
+    for name, devices in (("one", 1), ("four", 4)):
+        command = [sys.executable, *arguments(tmp_path / name, data, *changes), "--stage", "craanet"]
+        command += ["--devices", str(devices)]
+        assert_done(subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300))
+    one, four = (RunFolder(tmp_path / name) for name in ("one", "four"))
+    assert_near(one.pretraining / "encoder.safetensors", four.pretraining / "encoder.safetensors")
+    mine, theirs = list(curves(one)), list(curves(four))
+    assert {row[0] for row in mine} == {"pretraining", "craanet"}
+    for (*where, a), (*_, b) in zip(mine, theirs, strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-5), where
 
 
 @pytest.mark.slow
@@ -266,7 +290,7 @@ def test_interrupted_or_orphaned_processes_end(tmp_path: Path, data: Path) -> No
 @pytest.mark.slow
 def test_what_goes_wrong_is_said_once(tmp_path: Path, data: Path) -> None:
     # far too high a learning rate, without anything that holds it back
-    changes = ["craanet.learning_rate=1e30", "craanet.gradient_clip=0", "pretraining=null"]
+    changes = ["craanet.learning_rate=1e30", "craanet.gradient_clip=0"]
     command = [sys.executable, *arguments(tmp_path / "run", data, *changes), "--devices", "2"]
     failed = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
     assert failed.returncode == 1
