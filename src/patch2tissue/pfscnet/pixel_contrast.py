@@ -158,7 +158,9 @@ class PixelContrastLoss(nn.Module):
         self._check(embedding, labels, probabilities, image_ids)
         with full_precision(embedding.device):
             pixels = _flat(embedding)
-            tissue, support, predicted, image = self._describe(labels, probabilities, image_ids)
+            tissue, image = self._describe(labels, image_ids)
+            support = gather_batch(_support(labels, probabilities)).flatten()
+            predicted = gather_batch(probabilities.detach().argmax(dim=1)).flatten()
             chosen = choose_anchors(tissue, predicted != tissue, self.anchors, generator)
             confident = (support > self.confidence).nonzero().flatten()
             limit = -(-self.anchors // self.prototypes.vectors.shape[0])
@@ -189,32 +191,23 @@ class PixelContrastLoss(nn.Module):
         """Feed prototypes and bank with the confident pixels of a batch; arguments as for the loss."""
         self._check(embedding, labels, probabilities, image_ids)
         pixels = _flat(embedding)
-        tissue, support, _, image = self._describe(labels, probabilities, image_ids)
-        confident = (support > self.confidence).nonzero().flatten()
         own = (_support(labels, probabilities) > self.confidence).flatten()
+        confident = gather_batch(own.reshape(labels.shape)).flatten().nonzero().flatten()
+        tissue, image = self._describe(labels, image_ids)
         self.prototypes.update(pixels[own], labels.long().flatten()[own])
         position, tissues = confident // labels.shape[1:].numel(), self.prototypes.vectors.shape[0]
         group = position * tissues + tissue[confident]
         kept = confident[choose_per_group(group, self.bank_per_image, generator)]
         self.bank.push(rows_of_batch(pixels, kept), tissue[kept], image[kept].clamp(min=_UNKNOWN_IMAGE))
 
-    def _describe(
-        self, labels: Tensor, probabilities: Tensor, image_ids: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of each pixel of the whole batch [n]: tissue, the network's probability of it, predicted tissue, image."""
-        labels_of_all = gather_batch(labels.long())
-        support = gather_batch(_support(labels, probabilities)).flatten()
-        predicted = gather_batch(probabilities.detach().argmax(dim=1)).flatten()
+    def _describe(self, labels: Tensor, image_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tissue and image of each pixel of the whole batch, [n] each."""
+        tissue = gather_batch(labels.long())
         if image_ids is None:  # below the identifier of unknown images in the bank, so that none is ever the same
-            images = _UNKNOWN_IMAGE - 1 - torch.arange(len(labels_of_all), device=labels.device)
+            images = _UNKNOWN_IMAGE - 1 - torch.arange(len(tissue), device=labels.device)
         else:
             images = gather_batch(image_ids.to(labels.device).long())
-        return (
-            labels_of_all.flatten(),
-            support,
-            predicted,
-            images.repeat_interleave(labels.shape[1:].numel()),
-        )
+        return tissue.flatten(), images.repeat_interleave(labels.shape[1:].numel())
 
     def _to_prototypes(self, anchors: Tensor, tissue: Tensor) -> Tensor:
         known = self.prototypes.initialised
