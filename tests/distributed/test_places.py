@@ -13,7 +13,7 @@ from patch2tissue.config import HardwareConfig, OptimiserConfig, RunConfig
 from patch2tissue.data.patches import Patch
 from patch2tissue.distributed import place as places
 from patch2tissue.distributed.launch import Order, _failure, _variables, processes_to_start
-from patch2tissue.distributed.place import LAUNCHED, Place, is_first, place_of_process
+from patch2tissue.distributed.place import LAUNCHED, LOST, Place, is_first, place_of_process
 from patch2tissue.environment import describe_environment, environment_changes
 from patch2tissue.errors import ConfigError, TrainingError
 from patch2tissue.hardware import thread_count
@@ -101,6 +101,9 @@ def test_machines_must_know_of_each_other(monkeypatch: pytest.MonkeyPatch) -> No
         # one met a mistake of the user, and the others lost it
         ([1, 1, 2], 2, "process 6 of the training could not go on (exit code 2)"),
         ([1, 1, 1], 1, "process 4 of the training could not go on"),
+        ([LOST, 1, LOST], 1, "process 5 of the training could not go on"),
+        ([LOST, -signal.SIGKILL, LOST], 1, "Process 5 of the training was killed (SIGKILL)"),
+        ([None, LOST, LOST], 1, "Processes on another machine ended"),
         ([None, 130, None], 130, "Interrupted"),
     ],
 )

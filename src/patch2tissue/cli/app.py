@@ -35,7 +35,7 @@ from patch2tissue.cli.synthetic import synthetic
 from patch2tissue.cli.train import train
 from patch2tissue.cli.view import view
 from patch2tissue.cores import share_cores
-from patch2tissue.distributed.place import joined
+from patch2tissue.distributed.place import LOST, joined
 from patch2tissue.errors import DISK_FULL, Patch2TissueError, PeerLostError, TrainingError, remedy
 from patch2tissue.progress import console as progress_console
 
@@ -171,8 +171,9 @@ def run_and_leave(function: Callable[[], object]) -> NoReturn:
         place = joined()
         if place is not None:
             # all processes meet a training's failure, and the first one says it; a lost one is told of by its launcher
-            told = place.rank > 0 or (place.starter == "patch2tissue" and isinstance(error, PeerLostError))
-            if told and isinstance(error, TrainingError):
+            if place.starter == "patch2tissue" and isinstance(error, PeerLostError):
+                raise SystemExit(LOST) from None
+            if place.rank > 0 and isinstance(error, TrainingError):
                 raise SystemExit(code) from None
             text = f"process {place.rank}: {text}" if place.rank > 0 else text
         text = "".join(

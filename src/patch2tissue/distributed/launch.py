@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from patch2tissue.config import HardwareConfig, RunConfig
-from patch2tissue.distributed.place import LAUNCHED
+from patch2tissue.distributed.place import LAUNCHED, LOST
 from patch2tissue.errors import ConfigError, TrainingError
 from patch2tissue.progress import console
 
@@ -181,12 +181,14 @@ def _failure(codes: Sequence[int | None], first: int) -> Exception:
     if any(code == 130 for _, code in failed):
         return TrainingError("Interrupted.", exit_code=130)
     killed = [(number, code) for number, code in failed if code < 0]
-    # of the others, those with a mistake of the user know best
-    number, code = min(killed) if killed else max(failed, key=lambda one: one[1])
+    # of the others, those that lost another one know least, and those with a mistake of the user best
+    number, code = min(killed) if killed else max(failed, key=lambda one: (one[1] != LOST, one[1]))
     kept = "What was trained up to the last whole epoch is kept: give the same command again to go on from there."
+    if code == LOST:
+        return TrainingError(f"Processes on another machine ended, or cannot be reached any more. {kept}")
     which = f"process {first + number} of the training"
     if not killed:
-        text = f"All processes were ended, since {which} could not go on (exit code {code}); see above. {kept}"
+        text = f"All processes were ended, since {which} could not go on (exit code {code}); it said why. {kept}"
         return TrainingError(text, exit_code=code)
     try:
         name = signal.Signals(-code).name

@@ -12,6 +12,9 @@ from patch2tissue.errors import ConfigError
 LAUNCHED = "PATCH2TISSUE_LAUNCHED"
 """Environment variable that `distributed.launch` sets in the processes that it starts."""
 
+LOST = 75
+"""Exit code by which a process tells `distributed.launch`, which started it, that it lost another one."""
+
 Starter = Literal["patch2tissue", "torchrun", "SLURM"]
 
 
