@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +25,8 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from patch2tissue.atomic import atomic_path, write_text
+from patch2tissue.atomic import write_text
+from patch2tissue.checkpoints import resume, save_checkpoint
 from patch2tissue.config import HardwareConfig, OptimiserConfig
 from patch2tissue.cores import keep_freed_memory, release_memory
 from patch2tissue.data.augment import shift_stain
@@ -35,7 +35,7 @@ from patch2tissue.data.tables import write_table
 from patch2tissue.distributed.batch import gathered_values, own_loader, shares, within
 from patch2tissue.distributed.group import barrier, fabric_options, of_first
 from patch2tissue.distributed.place import is_first, joined
-from patch2tissue.errors import ConfigError, DataError, TrainingError
+from patch2tissue.errors import ConfigError, TrainingError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.progress import EpochProgress
 from patch2tissue.run_folder import is_finished as found_finished
@@ -195,7 +195,7 @@ def fit(
         optimiser, lambda step: learning_rate_factor(step, steps, settings.warmup)
     )
     history: History = []
-    first = _resume(stage, optimiser, schedule, history, folder)
+    first = resume(stage, optimiser, schedule, history, folder)
     barrier()
     _start_curves(fabric, history)
     with EpochProgress(stage.title, settings.epochs, len(loader), done=first) as progress:
@@ -239,7 +239,7 @@ def fit(
             history.extend((epoch, name, value) for name, value in means.items())
             fabric.log_dict(means, step=epoch)
             if is_first():
-                _save(stage, optimiser, schedule, history, folder, epoch)
+                save_checkpoint(stage, optimiser, schedule, history, folder, epoch)
                 write_curves(folder / "metrics.csv", history)
             barrier()
     for logger in fabric.loggers:
@@ -289,70 +289,6 @@ def _diverged(stage: Stage, epoch: int, values: dict[str, float], folder: Path) 
         f"times that of the first one. The state before this epoch is kept in {folder / 'checkpoint'}. Lower "
         "learning_rate and train again."
     )
-
-
-def _save(stage: Stage, optimiser: Any, schedule: Any, history: History, folder: Path, epoch: int) -> None:
-    """Write checkpoint `epoch-NNNN`, then remove older ones: there is a whole one at any moment."""
-    target = folder / "checkpoint" / f"epoch-{epoch:04d}"
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    stage.save_files(target)
-    content = {
-        "epoch": epoch,
-        "network": stage.network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": {"last_epoch": schedule.last_epoch},
-        "stage": stage.state(),
-        "history": history,
-    }
-    with atomic_path(target / "state.pt") as temporary, temporary.open("wb") as stream:
-        _write(content, stream)
-        os.fsync(stream.fileno())
-    for older in (folder / "checkpoint").iterdir():
-        if older != target:
-            shutil.rmtree(older, ignore_errors=True)
-
-
-def _write(content: dict[str, Any], stream: IO[bytes]) -> None:
-    """Save a state; a full disk is the system's error, which torch hides behind one of its own."""
-    try:
-        torch.save(content, stream)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-
-
-def _newest_checkpoint(folder: Path) -> str | None:
-    whole = sorted((folder / "checkpoint").glob("epoch-*/state.pt")) if (folder / "checkpoint").is_dir() else []
-    return str(whole[-1]) if whole else None
-
-
-def _resume(stage: Stage, optimiser: Any, schedule: Any, history: History, folder: Path) -> int:
-    """Restore the newest whole checkpoint, which the first process looks for; return the epoch to go on with."""
-    newest = of_first(lambda: _newest_checkpoint(folder))
-    if newest is None:
-        return 0
-    path = Path(newest)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        stage.network.load_state_dict(content["network"])
-        optimiser.load_state_dict(content["optimiser"])
-        schedule.last_epoch = content["schedule"]["last_epoch"]
-        for group, base, factor in zip(optimiser.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
-            group["lr"] = base * factor(schedule.last_epoch)
-        schedule._last_lr = [group["lr"] for group in optimiser.param_groups]
-        stage.restore(content["stage"], path.parent)
-    except DataError:
-        raise
-    except Exception as error:  # a checkpoint of another version can fail in many ways; all mean the same to the user
-        raise DataError(
-            f"{path}: cannot be resumed from ({type(error).__name__}: {str(error).splitlines()[0]}). The configuration "
-            "or the program changed since; remove the run folder, or train with --fresh."
-        ) from None
-    history.extend((int(e), str(n), float(v)) for e, n, v in content["history"])
-    log.info("%s: resuming after epoch %d", stage.title, content["epoch"] + 1)
-    return int(content["epoch"]) + 1
 
 
 def _start_curves(fabric: Fabric, history: History) -> None:
