@@ -334,8 +334,14 @@ class HardwareConfig(_Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: CUDA, else MPS, else CPU")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
-    workers: int = Field(0, ge=0, description="data-loading processes; 0: in the training process")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
+    workers: int = Field(
+        0, ge=0, description="data-loading processes of each training process; 0: in the training process"
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads of each process; null: all cores, shared out")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="training processes on each machine, with GPUs one for each; auto: as many as there are GPUs"
+    )
+    nodes: int = Field(1, ge=1, description="machines that train together; see many-machines.md")
 
 
 class RunConfig(_Section):

@@ -18,6 +18,8 @@ from patch2tissue.atomic import write_text
 from patch2tissue.errors import DataError
 
 if TYPE_CHECKING:
+    import torch
+
     from patch2tissue.config import RunConfig
 
 _PACKAGES = (
@@ -41,6 +43,7 @@ _FIELDS = {
     "vector_instructions": "processor's vector instructions",
     "threads": "CPU threads",
     "workers": "data workers",
+    "world_size": "training processes",
     "device": "device",
     "precision": "precision",
     "git_commit": "git commit",
@@ -49,7 +52,7 @@ _FIELDS = {
 
 
 def describe_environment(config: RunConfig) -> dict[str, Any]:
-    """Versions, processor, device, precision, threads, workers, seed and, inside a checkout, the git commit.
+    """Versions, processor, device, precision, threads, processes, seed and, inside a checkout, the git commit.
 
     Device, precision and threads are those that the run computes with, not what its configuration leaves open.
     """
@@ -75,6 +78,7 @@ def describe_environment(config: RunConfig) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": thread_count(config.hardware),
         "workers": config.hardware.workers,
+        **_processes(config, device),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
         "seed": config.seed,
@@ -82,6 +86,22 @@ def describe_environment(config: RunConfig) -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": versions,
     }
+
+
+def _processes(config: RunConfig, device: torch.device) -> dict[str, Any]:
+    """How many processes train together, or would, and how they talk to each other."""
+    from patch2tissue.distributed.launch import processes_to_start
+    from patch2tissue.distributed.place import joined
+
+    place = joined()
+    devices = max(1, processes_to_start(config.hardware)) if place is None else place.local_world
+    nodes = config.hardware.nodes if place is None else place.nodes
+    backend = None
+    if devices * nodes > 1:
+        from patch2tissue.distributed.group import backend_of
+
+        backend = backend_of(device)
+    return {"devices": devices, "nodes": nodes, "world_size": devices * nodes, "backend": backend}
 
 
 def processor_name() -> str:
@@ -176,6 +196,7 @@ def environment_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list
     if "precision" not in then and "autocast" in then:
         autocast = re.sub(r"^torch\.", "", str(then["autocast"]))
         pairs["precision"] = ("float32" if autocast == "None" else autocast, now.get("precision"))
+    pairs["training processes"] = (then.get("world_size", 1), now.get("world_size", 1))  # once there was one always
     versions = then["versions"], now["versions"]
     pairs |= {name: (versions[0].get(name), versions[1].get(name)) for name in {**versions[0], **versions[1]}}
     return [

@@ -60,4 +60,17 @@ def remedy(number: int | None) -> str:
 
 
 class TrainingError(Patch2TissueError):
-    """Training could not go on, for example because the loss is no longer a number."""
+    """Training could not go on, for example because the loss is no longer a number.
+
+    Args:
+        text: what happened and what to do.
+        exit_code: that of a process that trained and failed.
+    """
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class PeerLostError(TrainingError):
+    """Another process of the training ended, or cannot be reached."""

@@ -6,6 +6,7 @@ import torch
 
 from patch2tissue.config import HardwareConfig
 from patch2tissue.cores import available_cores
+from patch2tissue.distributed.place import joined
 from patch2tissue.errors import ConfigError
 
 
@@ -64,8 +65,12 @@ def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype
 
 
 def thread_count(hardware: HardwareConfig) -> int:
-    """CPU threads to compute with: as many as configured, or as there are cores that this process may use."""
-    return hardware.threads or min(available_cores(), torch.get_num_threads())
+    """CPU threads to compute with: as many as configured, or as there are cores that this process may use.
+
+    Processes that train together share the cores of their machine.
+    """
+    cores, place = available_cores(), joined()
+    return hardware.threads or min(cores if place is None else place.cores(cores), torch.get_num_threads())
 
 
 def set_threads(hardware: HardwareConfig) -> None:

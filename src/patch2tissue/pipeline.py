@@ -8,11 +8,13 @@ where it was. Masks are opened only by what is named for it: `comparisons.full_s
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from patch2tissue.atomic import remove_abandoned, write_text
 from patch2tissue.config import RunConfig, load_config
@@ -21,6 +23,8 @@ from patch2tissue.data.canvas import canvas_size
 from patch2tissue.data.fingerprint import Content
 from patch2tissue.data.patches import Patch
 from patch2tissue.data.tables import TableWriter
+from patch2tissue.distributed.launch import Order, launch, processes_to_start
+from patch2tissue.distributed.place import is_first, joined, place_of_process
 from patch2tissue.environment import write_environment
 from patch2tissue.errors import ConfigError, DataError, WriteError
 from patch2tissue.foundation_models import encoder_notes
@@ -50,6 +54,9 @@ def run_training(
 ) -> RunFolder:
     """Train both stages on patch labels.
 
+    If `config.hardware` asks for several processes, they are started and waited for, unless torchrun or SLURM started
+    them: then this is to be called in each.
+
     Args:
         config: the whole run.
         stages: which of `craanet`, `pseudo`, `pfscnet` to run, in this order.
@@ -62,7 +69,7 @@ def run_training(
         The run folder.
 
     Raises:
-        ConfigError, DataError: for what the user can mend; TrainingError if training diverges.
+        ConfigError, DataError: for what the user can mend; TrainingError if training diverges, or a process is lost.
     """
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
@@ -70,6 +77,60 @@ def run_training(
     refuse_missing_packages(config.loggers)
     config = _with_augmentation(config, augmentation)
     run = RunFolder(Path(config.output))
+    if place_of_process() is not None and joined() is None:
+        from patch2tissue.distributed.group import together
+
+        with together(config.hardware):
+            _train_together(config, run, stages, resume=resume, progress=progress)
+    elif joined() is None and (number := processes_to_start(config.hardware)):
+        launch(Order.of(config, stages, resume=resume, progress=progress), number, config.hardware.nodes)
+    else:
+        patches, side = _prepare(config, run, stages, resume=resume, progress=progress)
+        with console.status("Loading the networks ..."):
+            from patch2tissue.stages import train_stages
+        _write_environment(run, config)
+        train_stages(config, run, patches, side, stages, progress=progress)
+        collect_curves(run)
+    return run
+
+
+def _train_together(config: RunConfig, run: RunFolder, stages: Sequence[str], *, resume: bool, progress: bool) -> None:
+    """Train as one of several processes, of which the first looks at the data and writes."""
+    from patch2tissue.distributed.group import of_first
+    from patch2tissue.stages import train_stages
+
+    own: list[Patch] = []
+
+    def prepare() -> dict[str, Any]:
+        patches, side = _prepare(config, run, stages, resume=resume, progress=progress)
+        _write_environment(run, config)
+        own.extend(patches)
+        return {"side": side, "patches": _digest(patches)}
+
+    told = of_first(prepare)
+    if not is_first():
+        logging.disable(logging.WARNING)  # the first process has said it
+        own.extend(training_patches(config))
+        logging.disable(logging.NOTSET)
+        if _digest(own) != told["patches"]:
+            raise DataError(
+                f"{config.data.path}: holds other training patches on this machine than on the first one. All machines "
+                "must see the same data folder and the same run folder."
+            )
+    train_stages(config, run, own, told["side"], stages, progress=progress)
+    of_first(lambda: collect_curves(run))
+
+
+def _digest(patches: Sequence[Patch]) -> str:
+    """Names and labels of patches in their order, as a short text."""
+    text = "\n".join(f"{patch.name} {patch.labels}" for patch in patches)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _prepare(
+    config: RunConfig, run: RunFolder, stages: Sequence[str], *, resume: bool, progress: bool
+) -> tuple[list[Patch], int]:
+    """Make the run folder and look at the data; returns the training patches and the side of the canvas."""
     if not resume:
         remove_run(run)
     refuse_to_write_through_links(run.path)
@@ -87,12 +148,7 @@ def run_training(
     side = _look_at_data(config, run, patches, stages, progress=progress)
     say = console.print if progress else log.info
     say(f"[bold]{len(patches)}[/bold] patches with image-level labels from {config.data.path} → {run.path}")
-    with console.status("Loading the networks ..."):
-        from patch2tissue.stages import train_stages
-    _write_environment(run, config)
-    train_stages(config, run, patches, side, stages, progress=progress)
-    collect_curves(run)
-    return run
+    return patches, side
 
 
 def refuse_missing_packages(loggers: LoggersConfig) -> None:

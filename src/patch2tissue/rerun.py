@@ -35,6 +35,8 @@ MAY_BE_SET = (
     "pfscnet.encoder.weights",
     "hardware.device",
     "hardware.workers",
+    "hardware.devices",
+    "hardware.nodes",
 )
 """Fields that may be another in the repetition: where things lie, and what the result does not hang on."""
 
@@ -165,7 +167,7 @@ def _configuration(run: RunFolder, environment: dict[str, Any], settings: Sequen
     precision = environment.get("precision", environment.get("autocast"))
     if hardware.precision == "auto" and precision is not None:
         hardware.precision = "bfloat16" if str(precision).endswith("bfloat16") else "float32"
-    if not any(setting.startswith("hardware.device") for setting in settings):
+    if not any(setting.partition("=")[0].strip() == "hardware.device" for setting in settings):
         hardware.device = _device(hardware, environment)
     return config
 

@@ -13,6 +13,7 @@ import numpy as np
 from patch2tissue.config import RunConfig
 from patch2tissue.craanet.training import train_craanet
 from patch2tissue.data.patches import Patch, PatchFiles
+from patch2tissue.distributed.group import of_first
 from patch2tissue.errors import DataError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.inference.training_distribution import DISTRIBUTION_FILE, learn_distribution
@@ -56,11 +57,11 @@ def train_stages(
         make_pseudo_labels(config, run, patches, side)
     if "pfscnet" in stages:
         _train_stage2(config, run, patches, side)
-        keep_distribution(config, run, patches, side, progress=progress)
+        of_first(lambda: keep_distribution(config, run, patches, side, progress=progress))
 
 
 def _train_stage2(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
-    if not (run.pseudo_labels / "manifest.csv").is_file():
+    if not of_first((run.pseudo_labels / "manifest.csv").is_file):
         raise DataError(
             f"{run.pseudo_labels}: there are no pseudo labels yet. Run `patch2tissue train` without --stage."
         )

@@ -3,19 +3,21 @@
 After every epoch the whole state is written under a temporary name and renamed. A run that is killed at any moment
 goes on from the last whole epoch and ends with the same weights as one that was left alone, because everything random
 in an epoch is drawn from (seed, epoch) and nothing else.
+
+Several processes may train together (`patch2tissue.distributed`): each takes its share of every batch, and the first
+one alone writes. Batches, order, random numbers and schedule are those of one process.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,18 +26,21 @@ from lightning.fabric.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from patch2tissue.atomic import atomic_path, write_text
+from patch2tissue.atomic import write_text
+from patch2tissue.checkpoints import resume, save_checkpoint
 from patch2tissue.config import HardwareConfig, OptimiserConfig
 from patch2tissue.cores import keep_freed_memory, release_memory
 from patch2tissue.data.augment import shift_stain
-from patch2tissue.data.datasets import EpochSampler, read_ahead
+from patch2tissue.data.datasets import EpochSampler
 from patch2tissue.data.tables import write_table
-from patch2tissue.errors import DataError, TrainingError
+from patch2tissue.distributed.batch import gathered_values, own_loader, shares, within
+from patch2tissue.distributed.group import barrier, fabric_options, of_first
+from patch2tissue.distributed.place import is_first, joined
+from patch2tissue.errors import ConfigError, TrainingError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.loggers import finishing, tensorboard
 from patch2tissue.progress import EpochProgress
-from patch2tissue.run_folder import is_finished as is_finished
-from patch2tissue.weights import keep_frozen, load_trained_state, restore_frozen, trained_state
+from patch2tissue.run_folder import is_finished as found_finished
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ class Stage(ABC):
 
     network: nn.Module
     title: str
+    in_parts = False
+    """Whether `training_step` computes parts of losses as `distributed.batch` says, so that processes can share it."""
 
     @abstractmethod
     def training_step(self, images: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
@@ -63,11 +70,14 @@ class Stage(ABC):
         """Called after every optimiser step."""
 
     def end_of_epoch(self, epoch: int) -> dict[str, float]:
-        """Called after every epoch; returns further values for the curves."""
+        """Called after every epoch; returns further values for the curves, the same in all processes."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """What must be kept in a checkpoint beside network, optimiser and schedule: tensors and plain values."""
+        """What must be kept in a checkpoint beside network, optimiser and schedule: tensors and plain values.
+
+        This, `save_files` and `finish` are called in the first process alone, `restore` in all.
+        """
         return {}
 
     def restore(self, state: dict[str, Any], checkpoint_folder: Path) -> None:
@@ -79,6 +89,23 @@ class Stage(ABC):
     @abstractmethod
     def finish(self, folder: Path) -> None:
         """Write what the stage is for: weights and the like."""
+
+
+class _TrainingStep(nn.Module):
+    """The whole step as a module, since distributed data parallel training looks at what a forward pass returns."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.network = stage.network
+        self.stage = stage
+
+    def forward(self, images: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        return self.stage.training_step(images, batch, epoch)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a stage's folder holds a finished training; the first process looks for all."""
+    return of_first(lambda: found_finished(folder))
 
 
 def parameter_groups(network: nn.Module, settings: OptimiserConfig) -> list[dict[str, Any]]:
@@ -109,17 +136,20 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 
 def make_fabric(hardware: HardwareConfig, loggers: Sequence[Logger] = ()) -> Fabric:
     """Lightning Fabric on the configured device and precision, with loggers of Lightning."""
-    device = choose_device(hardware.device)
+    device, place = choose_device(hardware.device), joined()
     dtype = autocast_dtype(device, hardware.precision)
     # Fabric announces the precision on every call; environment.json says it once
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return Fabric(
+    fabric = Fabric(
         accelerator=device.type,
-        devices=1,
         precision="32-true" if dtype is None else "bf16-mixed",
         loggers=list(loggers),
+        **({"devices": 1} if place is None else fabric_options(place, device)),
     )
+    if place is not None:
+        fabric.launch()  # the processes are there already: it takes its place among them
+    return fabric
 
 
 def fit(
@@ -144,29 +174,35 @@ def fit(
         loggers: opens where curves go beside `metrics.csv`; called with the folder if there is something to train.
 
     Raises:
-        ConfigError: if a logger cannot be opened.
+        ConfigError: if a logger cannot be opened, or several processes are to share a stage that cannot be shared.
         TrainingError: if the loss is no longer a number; the last good checkpoint stays.
         DataError: if the checkpoint cannot be read.
     """
     if is_finished(folder):
         log.info("%s: already trained, nothing to do (%s)", stage.title, folder)
         return
+    place = joined()
+    if place is not None and not stage.in_parts:
+        raise ConfigError(f"{stage.title} can only be trained in one process. Set hardware.devices and nodes to 1.")
     folder.mkdir(parents=True, exist_ok=True)
     set_threads(hardware)
     keep_freed_memory()
-    fabric = make_fabric(hardware, loggers(folder))
+    fabric = make_fabric(hardware, loggers(folder) if is_first() else ())
     stage.network.to(memory_format=torch.channels_last)
     # one pass over each parameter instead of a dozen
     optimiser = torch.optim.AdamW(parameter_groups(stage.network, settings), fused=fabric.device.type != "mps")
-    network, optimiser = fabric.setup(stage.network, optimiser)
+    network, optimiser = fabric.setup(stage.network if place is None else _TrainingStep(stage), optimiser)
+    step = stage.training_step if place is None else network
     stage.move_to(fabric.device)
+    sampler = cast(EpochSampler, loader.sampler)
+    loader = own_loader(loader)
     steps = settings.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: learning_rate_factor(step, steps, settings.warmup)
     )
     history: History = []
-    first = _resume(stage, optimiser, schedule, history, folder)
-    sampler = cast(EpochSampler, loader.sampler)
+    first = resume(stage, optimiser, schedule, history, folder)
+    barrier()
     with (
         finishing(fabric.loggers),
         EpochProgress(stage.title, settings.epochs, len(loader), done=first) as progress,
@@ -179,25 +215,27 @@ def fit(
             sums: dict[str, float] = {}
             started, waited, seen = time.perf_counter(), 0.0, 0
             asked = started
-            for batch in read_ahead(loader):
+            for batch, share in shares(loader):
                 waited += time.perf_counter() - asked
                 batch = {name: value.to(fabric.device, non_blocking=True) for name, value in batch.items()}
                 images = _augmented_images(batch)
-                with fabric.autocast():
-                    losses = stage.training_step(images, batch, epoch)
-                values = {name: float(value.detach()) for name, value in losses.items()}
+                with fabric.autocast(), within(share):
+                    losses = step(images, batch, epoch)
+                values = gathered_values(losses, share)
                 if not math.isfinite(values["loss"]):
                     raise TrainingError(_not_a_number(stage, epoch, values, folder))
                 optimiser.zero_grad(set_to_none=True)
-                fabric.backward(losses["loss"])
+                # the parts' gradients are to be added up, and data parallel training takes their mean
+                fabric.backward(losses["loss"] if share is None else losses["loss"] * len(share.sizes))
                 if settings.gradient_clip > 0:
                     fabric.clip_gradients(network, optimiser, max_norm=settings.gradient_clip, error_if_nonfinite=False)
                 optimiser.step()
                 schedule.step()
                 stage.after_optimiser_step()
-                seen += len(batch["index"])
+                patches = len(batch["index"]) if share is None else share.total
+                seen += patches
                 for name, value in values.items():
-                    sums[name] = sums.get(name, 0.0) + value * len(batch["index"])
+                    sums[name] = sums.get(name, 0.0) + value * patches
                 progress.step(epoch, {name: value / seen for name, value in sums.items()})
                 asked = time.perf_counter()
             means = {name: value / seen for name, value in sums.items()}
@@ -208,16 +246,20 @@ def fit(
             if _diverges(history, means):
                 raise TrainingError(_diverged(stage, epoch, means, folder))
             history.extend((epoch, name, value) for name, value in means.items())
-            _save(stage, optimiser, schedule, history, folder, epoch)
-            write_curves(folder / "metrics.csv", history)
+            if is_first():
+                save_checkpoint(stage, optimiser, schedule, history, folder, epoch)
+                write_curves(folder / "metrics.csv", history)
             # after the checkpoint: what a killed process has not logged, the next one finds in it
             fabric.log_dict(means, step=epoch + 1)
-    # once more: a process that was killed after the last checkpoint has not come to it
-    write_curves(folder / "metrics.csv", history)
+            barrier()
     release_memory()
-    stage.finish(folder)
-    write_text(folder / "finished", "")
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    if is_first():
+        # once more: a process that was killed after the last checkpoint has not come to it
+        write_curves(folder / "metrics.csv", history)
+        stage.finish(folder)
+        write_text(folder / "finished", "")
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    barrier()
 
 
 def _augmented_images(batch: Batch) -> Tensor:
@@ -255,67 +297,6 @@ def _diverged(stage: Stage, epoch: int, values: dict[str, float], folder: Path) 
         f"times that of the first one. The state before this epoch is kept in {folder / 'checkpoint'}. Lower "
         "learning_rate and train again."
     )
-
-
-def _save(stage: Stage, optimiser: Any, schedule: Any, history: History, folder: Path, epoch: int) -> None:
-    """Write checkpoint `epoch-NNNN`, then remove older ones: there is a whole one at any moment."""
-    target = folder / "checkpoint" / f"epoch-{epoch:04d}"
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    keep_frozen(stage.network, target.parent)
-    stage.save_files(target)
-    content = {
-        "epoch": epoch,
-        "network": trained_state(stage.network),
-        "optimiser": optimiser.state_dict(),
-        "schedule": {"last_epoch": schedule.last_epoch},
-        "stage": stage.state(),
-        "history": history,
-    }
-    with atomic_path(target / "state.pt") as temporary, temporary.open("wb") as stream:
-        _write(content, stream)
-        os.fsync(stream.fileno())
-    for older in (folder / "checkpoint").iterdir():
-        if older != target:
-            shutil.rmtree(older, ignore_errors=True)
-
-
-def _write(content: dict[str, Any], stream: IO[bytes]) -> None:
-    """Save a state; a full disk is the system's error, which torch hides behind one of its own."""
-    try:
-        torch.save(content, stream)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-
-
-def _resume(stage: Stage, optimiser: Any, schedule: Any, history: History, folder: Path) -> int:
-    """Restore the newest whole checkpoint; return the epoch to go on with."""
-    whole = sorted((folder / "checkpoint").glob("epoch-*/state.pt")) if (folder / "checkpoint").is_dir() else []
-    if not whole:
-        return 0
-    path = whole[-1]
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        restore_frozen(stage.network, path.parent.parent)
-        load_trained_state(stage.network, content["network"])
-        optimiser.load_state_dict(content["optimiser"])
-        schedule.last_epoch = content["schedule"]["last_epoch"]
-        for group, base, factor in zip(optimiser.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
-            group["lr"] = base * factor(schedule.last_epoch)
-        schedule._last_lr = [group["lr"] for group in optimiser.param_groups]
-        stage.restore(content["stage"], path.parent)
-    except DataError:
-        raise
-    except Exception as error:  # a checkpoint of another version can fail in many ways; all mean the same to the user
-        raise DataError(
-            f"{path}: cannot be resumed from ({type(error).__name__}: {str(error).splitlines()[0]}). The configuration "
-            "or the program changed since; remove the run folder, or train with --fresh."
-        ) from None
-    history.extend((int(e), str(n), float(v)) for e, n, v in content["history"])
-    log.info("%s: resuming after epoch %d", stage.title, content["epoch"] + 1)
-    return int(content["epoch"]) + 1
 
 
 def _start_curves(fabric: Fabric, history: History) -> None:

@@ -126,7 +126,7 @@ def test_a_killed_cell_goes_on_and_ends_the_same(tiny: Places, monkeypatch: pyte
 
     alone = apart(tiny.work.parent / "alone")
     runner.run_cells(plan(["cross_entropy"]), alone, threads=1, say=lambda _: None)
-    original, saved = training._save, []
+    original, saved = training.save_checkpoint, []
 
     def killed(*arguments: Any) -> None:
         original(*arguments)
@@ -134,7 +134,7 @@ def test_a_killed_cell_goes_on_and_ends_the_same(tiny: Places, monkeypatch: pyte
         if len(saved) in (1, 4):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_save", killed)
+    monkeypatch.setattr(training, "save_checkpoint", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             runner.run_cells(plan(["cross_entropy"]), tiny, threads=1, say=lambda _: None)

@@ -109,7 +109,11 @@ def test_made_once_and_a_killed_cell_goes_on_and_ends_the_same(
 ) -> None:
     expected = finished[1]
     saved: list[str] = []
-    original, seam_labels, mlps_labels = training._save, peers.generate_seam_labels, peers.generate_mlps_labels
+    original, seam_labels, mlps_labels = (
+        training.save_checkpoint,
+        peers.generate_seam_labels,
+        peers.generate_mlps_labels,
+    )
     labels: Counter[str] = Counter()
 
     def killed(*arguments: Any) -> None:
@@ -128,7 +132,7 @@ def test_made_once_and_a_killed_cell_goes_on_and_ends_the_same(
 
         return generated
 
-    monkeypatch.setattr(training, "_save", killed)
+    monkeypatch.setattr(training, "save_checkpoint", killed)
     monkeypatch.setattr(peers, "generate_seam_labels", killed_labels("seam", seam_labels))
     monkeypatch.setattr(peers, "generate_mlps_labels", killed_labels("mlps", mlps_labels))
     for _ in range(6):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from patch2tissue.distributed.place import joined
 from patch2tissue.pfscnet.prototypes import MemoryBank, TissuePrototypes, choose_per_group
+from processes import in_processes
 
 
 def unit(n, d, seed=0):
@@ -131,24 +132,20 @@ def test_choice_is_fair():
     assert (counts / 3000 - expected).abs().max() < 0.04
 
 
-def _one_process(rank, file, pixels, tissue, count, results):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def _updated(pixels, tissue, count):
     prototypes = TissuePrototypes(2, 4, prototypes=count, momentum=0.5)
+    place = joined()
+    own = slice(None) if place is None else slice(place.rank, None, place.world)
     for _ in range(3):
-        prototypes.update(pixels[rank::2], tissue[rank::2])
-    results[rank] = (prototypes.vectors.tolist(), prototypes.initialised.tolist())
-    torch.distributed.destroy_process_group()
+        prototypes.update(pixels[own], tissue[own])
+    return {"vectors": prototypes.vectors, "initialised": prototypes.initialised}
 
 
-def test_processes_agree(tmp_path):
+@pytest.mark.parametrize("count", [1, 3])
+def test_processes_agree(count):
     pixels, tissue = unit(41, 4), torch.arange(41) % 2
     tissue[::4] = 1  # unequal shares
-    alone = TissuePrototypes(2, 4, momentum=0.5)
-    for _ in range(3):
-        alone.update(pixels, tissue)
-    with torch.multiprocessing.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(_one_process, (tmp_path / "meet", pixels, tissue, 1, results), nprocs=2)
-        assert results[0] == results[1]
-        torch.testing.assert_close(torch.tensor(results[0][0]), alone.vectors)
+    alone = _updated(pixels, tissue, count)
+    one, other = in_processes(2, _updated, pixels, tissue, count)
+    assert torch.equal(one["vectors"], other["vectors"]) and bool(one["initialised"].all())
+    torch.testing.assert_close(one["vectors"], alone["vectors"])

@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -37,7 +37,8 @@ from patch2tissue.cli.synthetic import synthetic
 from patch2tissue.cli.train import train
 from patch2tissue.cli.view import view
 from patch2tissue.cores import share_cores
-from patch2tissue.errors import DISK_FULL, Patch2TissueError, remedy
+from patch2tissue.distributed.place import LOST, joined
+from patch2tissue.errors import DISK_FULL, Patch2TissueError, PeerLostError, TrainingError, remedy
 from patch2tissue.progress import console as progress_console
 
 DEBUG_VARIABLE = "PATCH2TISSUE_DEBUG"
@@ -150,12 +151,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
+    run_and_leave(lambda: app(args=None if arguments is None else list(arguments), prog_name="patch2tissue"))
+
+
+def run_and_leave(function: Callable[[], object]) -> NoReturn:
+    """Run something and leave the process; an error becomes one message and the exit code.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
     share_cores()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter, or a name that is none, ends no command
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="patch2tissue")
+        function()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
@@ -163,6 +173,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if _debugging():
             console.print_exception()
         text, code = _message(error)
+        place = joined()
+        if place is not None:
+            # all processes meet a training's failure, and the first one says it; a lost one is told of by its launcher
+            if place.starter == "patch2tissue" and isinstance(error, PeerLostError):
+                raise SystemExit(LOST) from None
+            if place.rank > 0 and isinstance(error, TrainingError):
+                raise SystemExit(code) from None
+            text = f"process {place.rank}: {text}" if place.rank > 0 else text
         text = "".join(
             character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
             for character in text

@@ -25,6 +25,10 @@ def train(
     stage: Annotated[
         list[StageName] | None, typer.Option("--stage", help="Run only this stage. Can be repeated.")
     ] = None,
+    devices: Annotated[
+        str | None, typer.Option("--devices", help="Training processes on each machine, one per GPU; or auto.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", min=1, help="Machines that train together.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run in the same folder first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run folder as JSON when done.")] = False,
 ) -> None:
@@ -36,11 +40,17 @@ def train(
     import json
 
     from patch2tissue.config import load_config
+    from patch2tissue.distributed.place import place_of_process
     from patch2tissue.pipeline import STAGES, run_training
     from patch2tissue.progress import console
 
     chosen = STAGES if not stage else tuple(name for name in STAGES if name in {item.value for item in stage})
-    run = run_training(load_config(config, overrides), stages=chosen, resume=not fresh)
+    settings = list(overrides or [])
+    settings += [f"hardware.{name}={value}" for name, value in (("devices", devices), ("nodes", nodes)) if value]
+    run = run_training(load_config(config, settings), stages=chosen, resume=not fresh)
+    place = place_of_process()
+    if place is not None and place.rank > 0:
+        return  # the first process says it
     if as_json:
         typer.echo(json.dumps({"run": str(run.path), "stages": list(chosen)}))
         return

@@ -24,6 +24,8 @@ from patch2tissue.data.augment import invert_symmetries
 from patch2tissue.data.color_pipeline import color_options
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
+from patch2tissue.distributed.batch import gather_batch, whole_batch
+from patch2tissue.distributed.place import is_first
 from patch2tissue.loggers import stage_loggers
 from patch2tissue.training import Batch, Stage, fit, is_finished
 
@@ -34,6 +36,9 @@ HISTORY_PATCHES = 6
 class CRAANetStage(Stage):
     """Multi-label classification with attention accumulation.
 
+    Where several processes train together, the first one alone keeps the memory: it gets the maps of every batch from
+    all of them, in the order of the batch, so that the memory is that of one process.
+
     Args:
         network: the classifier.
         config: stage configuration.
@@ -43,6 +48,8 @@ class CRAANetStage(Stage):
         beside: further memories by folder name, filled beside it from the same maps, to compare ways of accumulating;
             of each, mode, decay and storage are used.
     """
+
+    in_parts = True
 
     def __init__(
         self,
@@ -63,7 +70,7 @@ class CRAANetStage(Stage):
         self.epoch_maps: EpochMaps | None = None
         labels = torch.tensor([patch.labels for patch in patches])
         self.tissues = labels.shape[1]
-        if memory_folder is not None:
+        if memory_folder is not None and is_first():
             grid = -(-side // network.attention_stride)
             shape = (len(patches), self.tissues, grid, grid)
             self.memory = _empty_memory(memory_folder, shape, config.accumulation)
@@ -83,23 +90,31 @@ class CRAANetStage(Stage):
         """One step: loss, and the maps of this very pass overlaid on the memory."""
         output = self.network(images)
         labels = batch["labels"]
-        self.f1.update(output.logits.detach().cpu(), labels.cpu().int())
-        if self.memory is not None:
+        if len(labels):
+            # as probabilities: torchmetrics would take a few logits that all lie in 0..1 for such
+            self.f1.update(output.logits.detach().sigmoid().cpu(), labels.cpu().int())
+        if self.memory_folder is not None:
             self._overlay(output.attention, batch, epoch)
-        return {"loss": F.binary_cross_entropy_with_logits(output.logits, labels)}
+        patches = whole_batch(len(labels))
+        if patches == len(labels):
+            return {"loss": F.binary_cross_entropy_with_logits(output.logits, labels)}
+        total = F.binary_cross_entropy_with_logits(output.logits, labels, reduction="sum")
+        return {"loss": total / (patches * self.tissues)}
 
     @torch.no_grad()
     def _overlay(self, attention: Tensor, batch: Batch, epoch: int) -> None:
         """Overlay the maps of a batch, [B, K, h, w], on the memory, and keep what viewer and report show."""
         maps = attention_maps(attention, batch["labels"], self.config.accumulation.form)
-        maps = invert_symmetries(maps, batch["symmetry"]).cpu()
-        self._keep_for_report(batch["index"].cpu(), maps)
+        maps = gather_batch(invert_symmetries(maps, batch["symmetry"]).cpu())
+        index = gather_batch(batch["index"].cpu())
+        if self.memory is None:
+            return
+        self._keep_for_report(index, maps)
         if self.epoch_maps is not None:
-            self.epoch_maps.write(epoch, batch["index"].cpu().numpy(), maps.float().numpy())
+            self.epoch_maps.write(epoch, index.numpy(), maps.float().numpy())
         if epoch >= self.first_epoch:
-            assert self.memory is not None
             for memory in (self.memory, *self.beside.values()):
-                memory.accumulate(batch["index"], maps)
+                memory.accumulate(index, maps)
 
     def _keep_for_report(self, index: Tensor, maps: Tensor) -> None:
         for slot, patch in enumerate(self.shown):

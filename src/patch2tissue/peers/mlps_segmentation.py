@@ -67,6 +67,8 @@ class LayeredPatches(TrainingPatches):
 class MLPSStage(PFSCNetStage):
     """Cross-entropy on three targets; arguments as for `PFSCNetStage`."""
 
+    in_parts = False
+
     def training_step(self, images: Tensor, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """One step: the weighted sum of the three cross-entropies."""
         logits = self.network(images).logits

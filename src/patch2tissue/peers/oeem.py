@@ -59,6 +59,8 @@ def oeem_cross_entropy(
 class OEEMStage(PFSCNetStage):
     """Stage 2 whose cross-entropy is that of OEEM; arguments as for `PFSCNetStage`."""
 
+    in_parts = False
+
     def _cross_entropy(self, logits: Tensor, target: Tensor, confidence: Tensor | None) -> Tensor:
         return oeem_cross_entropy(logits, target)
 

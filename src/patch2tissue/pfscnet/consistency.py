@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from patch2tissue.data.augment import shift_stain
+from patch2tissue.distributed.batch import gather_batch, of_share, sum_over_batch, whole_batch
 from patch2tissue.gaussian_kernel import full_precision
 from patch2tissue.pfscnet.network import PFSCNet
 from patch2tissue.tissues import IGNORE_INDEX
@@ -61,7 +62,7 @@ class Mix:
 
 
 def draw_mix(batch: int, height: int, width: int, mixing: Mixing, device: torch.device) -> Mix:
-    """Draw one rectangle per picture, from torch's global generator.
+    """Draw one rectangle per picture, from torch's global generator; for all pictures of a batch that is shared out.
 
     A rectangle covers 0.1 to 0.4 of the picture, with sides of a ratio from 1:2 to 2:1, and lies inside. With `cutmix`
     every picture gives to exactly one other; a batch of one is erased instead, and `none` gives empty rectangles.
@@ -88,6 +89,8 @@ def draw_mix(batch: int, height: int, width: int, mixing: Mixing, device: torch.
 def strong_colors(images: Tensor, strength: float) -> Tensor:
     """Change stain, light and sharpness of every picture, drawn from torch's global generator; no pixel moves.
 
+    Where processes share a batch, all is drawn for the whole of it.
+
     Args:
         images: float32 RGB in 0..1, [B, 3, H, W].
         strength: 0 changes nothing; at 1 each stain is scaled by 1 ± 0.3 and shifted by ± 0.04 in optical density
@@ -97,10 +100,10 @@ def strong_colors(images: Tensor, strength: float) -> Tensor:
     Returns:
         float32 RGB in 0..1, [B, 3, H, W].
     """
-    batch = images.shape[0]
-    draws = 2.0 * torch.rand(batch, 7) - 1.0
-    blur = torch.rand(batch, 2)
-    if strength == 0:
+    batch = whole_batch(images.shape[0])
+    draws = of_share(2.0 * torch.rand(batch, 7) - 1.0)
+    blur = of_share(torch.rand(batch, 2))
+    if strength == 0 or not len(images):
         return images
     # a bfloat16 autocast must round neither the pictures nor the change
     with full_precision(images.device):
@@ -197,16 +200,22 @@ def consistency_loss(
 
     Returns:
         The loss, float32: the sum over pixels of which the teacher is sure, divided by all pixels inside patches, so
-        that it counts for little while the teacher is sure of little; and the share of pixels it is sure of.
+        that it counts for little while the teacher is sure of little; and the share of pixels it is sure of. Where
+        processes share the batch, this one's part of both.
     """
     teacher.eval()
     with torch.no_grad():
         labels = teacher_labels(teacher(images).logits, present, inside, confidence)
-    mix = draw_mix(images.shape[0], images.shape[-2], images.shape[-1], mixing, images.device)
-    view = mix(strong_colors(images, strength), 1.0).contiguous(memory_format=torch.channels_last)
-    target, counted = mix(labels, IGNORE_INDEX), mix(inside, False)
+    mix = draw_mix(whole_batch(images.shape[0]), images.shape[-2], images.shape[-1], mixing, images.device)
+
+    def mixed(x: Tensor, erased: float) -> Tensor:
+        # a rectangle may be from a patch of another process
+        return of_share(mix(gather_batch(x), erased))
+
+    view = mixed(strong_colors(images, strength), 1.0).contiguous(memory_format=torch.channels_last)
+    target, counted = mixed(labels, IGNORE_INDEX), mixed(inside, False)
     with frozen_statistics(network):
         logits = network(view).logits
     each = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX, reduction="none")
-    pixels = counted.sum().clamp(min=1)
+    pixels = sum_over_batch(counted.sum()).clamp(min=1)
     return each.sum() / pixels, (target != IGNORE_INDEX).sum() / pixels

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from patch2tissue.distributed.batch import sum_over_batch
 from patch2tissue.gaussian_kernel import (
     GREY_LEVELS,
     PixelFeatures,
@@ -163,7 +164,7 @@ def dense_energy(
         generator: CPU generator for the sample, None for torch's global one.
 
     Returns:
-        Scalar, in 0..1 if normalised.
+        Scalar, in 0..1 if normalised; where processes share a batch, this one's part of it.
 
     Raises:
         ValueError: for wrong shapes or non-positive settings.
@@ -217,6 +218,7 @@ def dense_energy(
                 flat_weight, flat_valid = flat_weight * root, flat_valid * root
         flat = masked_resize(probabilities, at_prediction, size).flatten(2).mT.contiguous()
         energy, normaliser = _Energy.apply(flat, flat_weight, flat_valid, features, chosen, block, smooth)
+        normaliser = sum_over_batch(normaliser)
         tiny = torch.finfo(energy.dtype).tiny
         result: Tensor = energy / normaliser.clamp(min=tiny) if normalise else energy
         return result

@@ -10,6 +10,9 @@ is our reading. For an anchor v of tissue k, with temperature τ:
   the memory bank.
 
 The loss is the mean of the first over the anchors plus the mean of the second.
+
+Where processes share a batch, anchors and keys are chosen among the pixels of all of it, and all processes hold the
+same prototypes and the same bank: those of one process.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from patch2tissue.distributed.batch import gather_batch, replicated, rows_of_batch
 from patch2tissue.gaussian_kernel import at_least_float32, full_precision, resize
 from patch2tissue.pfscnet.pixel_pairs import contrast_pairs
 from patch2tissue.pfscnet.prototypes import MemoryBank, TissuePrototypes, choose_per_group
@@ -84,6 +88,19 @@ def choose_anchors(labels: Tensor, hard: Tensor, count: int, generator: torch.Ge
     return torch.cat([difficult, others[choose_per_group(labels[others], remaining, generator)]])
 
 
+def _flat(embedding: Tensor) -> Tensor:
+    """Pixels [n, D] of an embedding [B, D, h, w]."""
+    return at_least_float32(embedding).movedim(1, -1).flatten(0, 2)
+
+
+def _support(labels: Tensor, probabilities: Tensor) -> Tensor:
+    """The network's probability of each pixel's label, [B, h, w]; -1 where there is none."""
+    labelled = labels != IGNORE_INDEX
+    tissue = torch.where(labelled, labels.long(), 0)
+    own = at_least_float32(probabilities.detach()).gather(1, tissue[:, None])[:, 0]
+    return torch.where(labelled, own, -1.0)
+
+
 class PixelContrastLoss(nn.Module):
     """Contrast of pixels with prototypes and with pixels of other images.
 
@@ -140,13 +157,17 @@ class PixelContrastLoss(nn.Module):
         """
         self._check(embedding, labels, probabilities, image_ids)
         with full_precision(embedding.device):
-            pixels, tissue, support, predicted, image = self._flatten(embedding, labels, probabilities, image_ids)
+            pixels = _flat(embedding)
+            tissue, image = self._describe(labels, image_ids)
+            support = gather_batch(_support(labels, probabilities)).flatten()
+            predicted = gather_batch(probabilities.detach().argmax(dim=1)).flatten()
             chosen = choose_anchors(tissue, predicted != tissue, self.anchors, generator)
             confident = (support > self.confidence).nonzero().flatten()
             limit = -(-self.anchors // self.prototypes.vectors.shape[0])
             confident = confident[choose_per_group(tissue[confident], limit, generator)]
             # taken in one go: the gradient of each choice is an array of all pixels
-            anchors, own_keys = pixels[torch.cat([chosen, confident])].split([len(chosen), len(confident)])
+            taken = rows_of_batch(pixels, torch.cat([chosen, confident]))
+            anchors, own_keys = taken.split([len(chosen), len(confident)])
             bank, bank_tissue, bank_image = self.bank.read()
             keys = torch.cat([own_keys, bank.to(pixels.dtype)])
             key_tissue = torch.cat([tissue[confident], bank_tissue])
@@ -156,7 +177,7 @@ class PixelContrastLoss(nn.Module):
             to_pixels = contrast_pairs(
                 anchors, keys, tissue[chosen], image[chosen], key_tissue, key_image, self.temperature
             )
-            return to_pixels + to_prototypes.mean() if to_prototypes.numel() else to_pixels
+            return replicated(to_pixels + to_prototypes.mean() if to_prototypes.numel() else to_pixels)
 
     @torch.no_grad()
     def update(
@@ -169,30 +190,24 @@ class PixelContrastLoss(nn.Module):
     ) -> None:
         """Feed prototypes and bank with the confident pixels of a batch; arguments as for the loss."""
         self._check(embedding, labels, probabilities, image_ids)
-        pixels, tissue, support, _, image = self._flatten(embedding, labels, probabilities, image_ids)
-        confident = support > self.confidence
-        pixels, tissue, image = pixels[confident], tissue[confident], image[confident]
-        self.prototypes.update(pixels, tissue)
-        position = torch.arange(labels.shape[0], device=labels.device)
-        position = position.repeat_interleave(labels[0].numel())[confident]
-        tissues = self.prototypes.vectors.shape[0]
-        kept = choose_per_group(position * tissues + tissue, self.bank_per_image, generator)
-        self.bank.push(pixels[kept], tissue[kept], image[kept].clamp(min=_UNKNOWN_IMAGE))
+        pixels = _flat(embedding)
+        own = (_support(labels, probabilities) > self.confidence).flatten()
+        confident = gather_batch(own.reshape(labels.shape)).flatten().nonzero().flatten()
+        tissue, image = self._describe(labels, image_ids)
+        self.prototypes.update(pixels[own], labels.long().flatten()[own])
+        position, tissues = confident // labels.shape[1:].numel(), self.prototypes.vectors.shape[0]
+        group = position * tissues + tissue[confident]
+        kept = confident[choose_per_group(group, self.bank_per_image, generator)]
+        self.bank.push(rows_of_batch(pixels, kept), tissue[kept], image[kept].clamp(min=_UNKNOWN_IMAGE))
 
-    def _flatten(
-        self, embedding: Tensor, labels: Tensor, probabilities: Tensor, image_ids: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Pixels [n, D], tissue [n], the network's probability of it [n], predicted tissue [n] and image [n]."""
-        batch = embedding.shape[0]
-        pixels = at_least_float32(embedding).movedim(1, -1).flatten(0, 2)
-        tissue = labels.long().flatten()
-        probabilities = at_least_float32(probabilities.detach()).movedim(1, -1).flatten(0, 2)
-        labelled = tissue != IGNORE_INDEX
-        own = probabilities.gather(1, torch.where(labelled, tissue, 0)[:, None])[:, 0]
+    def _describe(self, labels: Tensor, image_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tissue and image of each pixel of the whole batch, [n] each."""
+        tissue = gather_batch(labels.long())
         if image_ids is None:  # below the identifier of unknown images in the bank, so that none is ever the same
-            image_ids = _UNKNOWN_IMAGE - 1 - torch.arange(batch, device=labels.device)
-        image = image_ids.to(labels.device).long().repeat_interleave(labels[0].numel())
-        return pixels, tissue, torch.where(labelled, own, -1.0), probabilities.argmax(dim=1), image
+            images = _UNKNOWN_IMAGE - 1 - torch.arange(len(tissue), device=labels.device)
+        else:
+            images = gather_batch(image_ids.to(labels.device).long())
+        return tissue.flatten(), images.repeat_interleave(labels.shape[1:].numel())
 
     def _to_prototypes(self, anchors: Tensor, tissue: Tensor) -> Tensor:
         known = self.prototypes.initialised

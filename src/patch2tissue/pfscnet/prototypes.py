@@ -41,6 +41,22 @@ def _sum_over_processes(x: Tensor) -> Tensor:
     return x
 
 
+def _rank_over_processes(values: Tensor) -> tuple[Tensor, int]:
+    """Rank of each value [n] among those of all processes, and how many there are."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values.argsort().argsort(), len(values)
+    lengths = torch.zeros(torch.distributed.get_world_size(), dtype=torch.long, device=values.device)
+    number = torch.distributed.get_rank()
+    lengths[number] = len(values)
+    counts = _sum_over_processes(lengths).tolist()
+    own = F.pad(values, (0, max(counts) - len(values)))
+    parts = [torch.empty_like(own) for _ in counts]
+    torch.distributed.all_gather(parts, own)
+    ranks = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).argsort().argsort()
+    start = sum(counts[:number])
+    return ranks[start : start + len(values)], sum(counts)
+
+
 class TissuePrototypes(nn.Module):
     """One or more unit vectors per tissue that follow the mean of its confident pixels.
 
@@ -115,12 +131,12 @@ class TissuePrototypes(nn.Module):
         direction = torch.linalg.eigh(spread.cpu().double()).eigenvectors[:, -1]
         # The sign is arbitrary; fixing it keeps the processes of a distributed run in step.
         direction = direction * torch.sign(direction[direction.abs().argmax()])
-        rank: Tensor = (embedding @ direction.to(embedding)).argsort().argsort()
-        return rank * count // max(1, len(embedding))
+        rank, pixels = _rank_over_processes(embedding @ direction.to(embedding))
+        return rank * count // max(1, pixels)
 
 
 class MemoryBank(nn.Module):
-    """The last `size` pixels of each tissue, with the image each came from. Each process keeps its own.
+    """The last `size` pixels of each tissue, with the image each came from. What it holds is what is pushed.
 
     Attributes:
         vectors: buffer [K, size, D].

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from patch2tissue.config import RunConfig
 from patch2tissue.data.patches import Patch, PatchFiles
+from patch2tissue.distributed.group import of_first
 from patch2tissue.pfscnet.network import PFSCNet, load_pfscnet
 from patch2tissue.pfscnet.training import train_pfscnet
 from patch2tissue.pseudo_labels.second_round import generate_second_round
@@ -39,18 +40,8 @@ def train_rounds(
     rounds = config.pfscnet.rounds
     for number in range(1, rounds + 1):
         labels = run.round_labels(number)
-        if number > 1 and not (labels / "manifest.csv").is_file():
-            generate_second_round(
-                patches,
-                config.tissue_set(),
-                load_pfscnet(run.pfscnet / f"round-{number - 1}"),
-                labels,
-                side=side,
-                config=config.pseudo_labels,
-                hardware=config.hardware,
-                symmetries=config.pseudo_labels.symmetries,
-                variant=ROUND_VARIANTS[number],
-            )
+        if number > 1:
+            _label_round(config, run, patches, side, number)
         train_pfscnet(
             config,
             patches,
@@ -62,3 +53,21 @@ def train_rounds(
             craanet=run.craanet,
             validate=validate,
         )
+
+
+def _label_round(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int, number: int) -> None:
+    """Let the network of the round before label the patches, unless they are labelled."""
+    labels = run.round_labels(number)
+    if of_first((labels / "manifest.csv").is_file):
+        return
+    generate_second_round(
+        patches,
+        config.tissue_set(),
+        load_pfscnet(run.pfscnet / f"round-{number - 1}"),
+        labels,
+        side=side,
+        config=config.pseudo_labels,
+        hardware=config.hardware,
+        symmetries=config.pseudo_labels.symmetries,
+        variant=ROUND_VARIANTS[number],
+    )

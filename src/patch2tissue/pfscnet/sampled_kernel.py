@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from patch2tissue.distributed.batch import of_share, whole_batch
 from patch2tissue.gaussian_kernel import PixelFeatures, kernel_matrix, rows_per_block
 
 
@@ -129,7 +130,7 @@ def sample_rows(
     independently drawn pixels, and stays unbiased because only the offset is random.
 
     Args:
-        batch: images B.
+        batch: images B; where processes share a batch, those of this one.
         size: grid height h and width w.
         count: rows wanted; the lattice holds at most as many.
         device: where the result lives.
@@ -145,7 +146,7 @@ def sample_rows(
     down = max(1, min(height, count, round((count * height / width) ** 0.5)))
     across = max(1, min(width, count // down))
     down = max(1, min(height, count // across))
-    offset = torch.rand(2, batch, 1, generator=generator, dtype=torch.float64)
+    offset = of_share(torch.rand(2, whole_batch(batch), 1, generator=generator, dtype=torch.float64), dim=1)
     y = ((torch.arange(down) + offset[0]) * (height / down)).long().clamp_(max=height - 1)
     x = ((torch.arange(across) + offset[1]) * (width / across)).long().clamp_(max=width - 1)
     rows: Tensor = (y[:, :, None] * width + x[:, None, :]).flatten(1).to(device)

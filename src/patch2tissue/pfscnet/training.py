@@ -22,6 +22,8 @@ from patch2tissue.craanet.network import load_craanet
 from patch2tissue.data.color_pipeline import color_options
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
+from patch2tissue.distributed.batch import gather_batch, of_share, sum_over_batch, sum_over_processes
+from patch2tissue.distributed.group import of_first
 from patch2tissue.errors import ConfigError
 from patch2tissue.loggers import stage_loggers
 from patch2tissue.pfscnet.consistency import consistency_loss
@@ -53,6 +55,8 @@ class PFSCNetStage(Stage):
     Attributes:
         label_sets: labels of the training patches, for mosaics of any patches; None: mosaics of one-tissue patches.
     """
+
+    in_parts = True
 
     def __init__(
         self,
@@ -98,20 +102,21 @@ class PFSCNetStage(Stage):
         target = batch["target"].long()
         part: Tensor | None = None
         if self.config.mosaic > 0:
+            # the other patch of a mosaic may be another process'
             mosaic = make_mosaics(
-                images,
-                target,
-                batch["labels"],
-                batch["inside"],
+                gather_batch(images),
+                gather_batch(target),
+                gather_batch(batch["labels"]),
+                gather_batch(batch["inside"]),
                 self.config.mosaic,
                 label_sets=self.label_sets,
-                confidence=batch.get("confidence"),
+                confidence=gather_batch(batch["confidence"]) if "confidence" in batch else None,
             )
-            images = mosaic.images.contiguous(memory_format=torch.channels_last)
-            target, batch = mosaic.target, batch | {"labels": mosaic.labels, "inside": mosaic.inside}
-            part = mosaic.part
+            images = of_share(mosaic.images).contiguous(memory_format=torch.channels_last)
+            target, part = of_share(mosaic.target), of_share(mosaic.part)
+            batch = batch | {"labels": of_share(mosaic.labels), "inside": of_share(mosaic.inside)}
             if mosaic.confidence is not None:
-                batch = batch | {"confidence": mosaic.confidence}
+                batch = batch | {"confidence": of_share(mosaic.confidence)}
         output = self.network(images)
         confidence = batch["confidence"].float() / 255.0 if "confidence" in batch else None
         probabilities = torch.softmax(output.logits, dim=1)
@@ -159,7 +164,7 @@ class PFSCNetStage(Stage):
         weights = labelled.float()
         if confidence is not None and self.config.confidence_weighting:
             weights = weights * confidence
-        return (each * weights).sum() / weights.sum().clamp(min=1.0)
+        return (each * weights).sum() / sum_over_batch(weights.sum()).clamp(min=1.0)
 
     @torch.no_grad()
     def _corrected(self, embedding: Tensor, target: Tensor, confidence: Tensor, batch: Batch) -> Tensor:
@@ -208,11 +213,13 @@ class PFSCNetStage(Stage):
     def end_of_epoch(self, epoch: int) -> dict[str, float]:
         """Share of labels changed by correction, and the validation score if that was asked for."""
         values: dict[str, float] = {}
-        if self.counts["labelled"]:
-            values["labels_changed"] = self.counts["changed"] / self.counts["labelled"]
+        changed, labelled = sum_over_processes([self.counts["changed"], self.counts["labelled"]])
+        if labelled:
+            values["labels_changed"] = changed / labelled
         self.counts = {"changed": 0, "labelled": 0}
-        if self.validate is not None:
-            score = self.validate(self.final_network())
+        validate = self.validate
+        if validate is not None:
+            score = of_first(lambda: validate(self.final_network()))
             values["validation_miou"] = score
             if score > self.best:
                 self.best = score

@@ -14,6 +14,7 @@ from patch2tissue.atomic import write_bytes
 from patch2tissue.config import EncoderConfig, PretrainingConfig, RunConfig
 from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
+from patch2tissue.distributed.batch import gather_with_gradient, replicated
 from patch2tissue.encoders import Encoder
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.loggers import stage_loggers
@@ -61,6 +62,7 @@ class PretrainingStage(Stage):
     """
 
     title = "pre-training"
+    in_parts = True
 
     def __init__(self, network: ViewEncoder, config: PretrainingConfig) -> None:
         self.network: ViewEncoder = network
@@ -77,8 +79,10 @@ class PretrainingStage(Stage):
         ]
         # one pass, so that batch normalisation sees both views alike
         one, other = self.network(torch.cat(views)).chunk(2)
-        found = vicreg_loss(one, other)
-        return {"loss": found.loss, "loss_alike": found.invariance, "loss_spread": found.variance}
+        # dimensions vary over the patches of all processes
+        found = vicreg_loss(gather_with_gradient(one), gather_with_gradient(other))
+        losses = {"loss": found.loss, "loss_alike": found.invariance, "loss_spread": found.variance}
+        return {name: replicated(value) for name, value in losses.items()}
 
     def finish(self, folder: Path) -> None:
         """Write the encoder's weights, under timm's names."""

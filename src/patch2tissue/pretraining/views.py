@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patch2tissue.data.augment import SYMMETRIES, apply_symmetry, random_stain_shift, shift_stain
+from patch2tissue.distributed.batch import of_share, whole_batch
 from patch2tissue.gaussian_kernel import full_precision
 
 
@@ -15,8 +16,8 @@ def random_view(images: Tensor, side: int, *, least_scale: float, stain: float, 
     """One random view of each patch.
 
     A square crop of a random size and place is resampled bilinearly to `side`, turned or flipped, and its stain is
-    shifted. All is drawn from torch's global CPU generator, so that a resumed training repeats it. Computed in
-    float32 also inside autocast.
+    shifted. All is drawn from torch's global CPU generator, so that a resumed training repeats it, and for the whole
+    batch where processes share it. Computed in float32 also inside autocast.
 
     Args:
         images: float RGB in 0..1, [B, 3, S, S].
@@ -28,21 +29,24 @@ def random_view(images: Tensor, side: int, *, least_scale: float, stain: float, 
     Returns:
         float RGB in 0..1, [B, 3, side, side], channels last in memory.
     """
-    count = len(images)
-    scale = least_scale + (1.0 - least_scale) * torch.rand(count)
-    centre = (1.0 - scale)[:, None] * (2.0 * torch.rand(count, 2) - 1.0)
+    count, drawn = len(images), whole_batch(len(images))
+    scale = least_scale + (1.0 - least_scale) * torch.rand(drawn)
+    centre = (1.0 - scale)[:, None] * (2.0 * torch.rand(drawn, 2) - 1.0)
+    scale, centre = of_share(scale), of_share(centre)
+    operations = of_share(torch.randint(SYMMETRIES, (drawn,))).tolist()
+    rng = np.random.default_rng(int(torch.randint(2**62, (1,))))
+    if not count:  # another process has them all
+        return images.new_zeros(0, 3, side, side)
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0] = affine[:, 1, 1] = scale
     affine[:, :, 2] = centre
     with full_precision(images.device):  # bfloat16 would round where a pixel is taken from
         grid = F.affine_grid(affine, [count, 3, side, side], align_corners=False).to(images.device)
         crops = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    operations = torch.randint(SYMMETRIES, (count,)).tolist()
     crops = torch.stack([apply_symmetry(crop, operation) for crop, operation in zip(crops, operations, strict=True)])
-    rng = np.random.default_rng(int(torch.randint(2**62, (1,))))
-    shifts = [random_stain_shift(rng, stain, brightness) for _ in range(count)]
+    shifts = [random_stain_shift(rng, stain, brightness) for _ in range(drawn)]
     matrix, offset = (
-        torch.from_numpy(np.stack(values)).to(images.device)
+        of_share(torch.from_numpy(np.stack(values))).to(images.device)
         for values in ([shift.matrix for shift in shifts], [shift.offset for shift in shifts])
     )
     with full_precision(images.device):  # and what colour it gets

@@ -19,6 +19,7 @@ from patch2tissue.craanet.network import CRAANet
 from patch2tissue.data.datasets import PlainPatches
 from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.data.patches import Patch
+from patch2tissue.distributed.group import barrier
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
 from patch2tissue.progress import track
 from patch2tissue.pseudo_labels.background import white_pixels
@@ -84,6 +85,7 @@ def write_best_tissues(
                 if white_above is not None:
                     mask[white_pixels(pictures[j][:height, :width], white_above)] = IGNORE_INDEX
                 write_mask(folder / f"{patch.name}.png", mask, tissues)
+    barrier()  # where processes share the work
 
 
 def _cam(network: CRAANet, images: Tensor, labels: Tensor, dtype: torch.dtype | None) -> Tensor:

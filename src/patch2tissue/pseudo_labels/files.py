@@ -13,6 +13,8 @@ from patch2tissue.config import PseudoLabelConfig
 from patch2tissue.data.images import image_size, write_mask
 from patch2tissue.data.patches import Patch
 from patch2tissue.data.tables import write_table
+from patch2tissue.distributed.group import barrier
+from patch2tissue.distributed.place import is_first, joined
 from patch2tissue.pseudo_labels.background import white_pixels
 from patch2tissue.pseudo_labels.reliability import unreliable_pixels
 from patch2tissue.tissues import IGNORE_INDEX, TissueSet
@@ -25,8 +27,12 @@ def rows_to_do(patches: Sequence[Patch], done: Path) -> list[int]:
     """Rows of the patches to compute: whole batches of `BATCH` of which a `NAME.png` is missing in the folder `done`.
 
     Whole batches, since rounding may depend on a patch's neighbours in its batch: a resumed run writes the same files.
+    Processes that train together take turns at the batches; each looks at its own only, which no other one writes.
     """
-    missing = {i // BATCH for i, patch in enumerate(patches) if not (done / f"{patch.name}.png").is_file()}
+    place = joined()
+    rank, world = (0, 1) if place is None else (place.rank, place.world)
+    own = (i for i in range(len(patches)) if i // BATCH % world == rank)
+    missing = {i // BATCH for i in own if not (done / f"{patches[i].name}.png").is_file()}
     return [i for i in range(len(patches)) if i // BATCH in missing]
 
 
@@ -67,7 +73,10 @@ def write_patch(
 
 
 def write_manifest(patches: Sequence[Patch], tissues: TissueSet, folder: Path) -> None:
-    """Write `manifest.csv`: files and share of every tissue, one line per patch. It marks the folder as complete."""
+    """Write `manifest.csv`: files and share of every tissue, one line per patch. It marks the folder as complete.
+
+    Processes that share the work come here when theirs is done; the first one writes.
+    """
 
     def row(patch: Patch) -> list[str]:
         with Image.open(folder / "masks" / f"{patch.name}.png") as mask:
@@ -78,4 +87,7 @@ def write_manifest(patches: Sequence[Patch], tissues: TissueSet, folder: Path) -
         return [patch.name, patch.path.as_posix(), *files, *shares, ignored]
 
     columns = ["name", "image", "mask", "confidence", *tissues.names, "ignored_share"]
-    write_table(folder / "manifest.csv", columns, map(row, patches))
+    barrier()
+    if is_first():
+        write_table(folder / "manifest.csv", columns, map(row, patches))
+    barrier()

@@ -11,6 +11,7 @@ from patch2tissue.config import RunConfig
 from patch2tissue.craanet.accumulation import AttentionMemory
 from patch2tissue.craanet.network import CRAANet, load_craanet
 from patch2tissue.data.patches import Patch
+from patch2tissue.distributed.group import of_first
 from patch2tissue.errors import DataError
 from patch2tissue.pseudo_labels.baselines import generate_cam_labels
 from patch2tissue.pseudo_labels.generate import generate_pseudo_labels
@@ -20,11 +21,14 @@ from patch2tissue.weights import refuse_other_tissues
 
 
 def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patch], side: int) -> None:
-    """Write pseudo labels from the trained stage 1, and those of plain CAM if it was asked for."""
-    if not is_finished(run.craanet):
+    """Write pseudo labels from the trained stage 1, and those of plain CAM if it was asked for.
+
+    Processes that train together share the patches.
+    """
+    if not of_first(lambda: is_finished(run.craanet)):
         raise DataError(f"{run.craanet}: stage craanet is not trained yet. Run `patch2tissue train` without --stage.")
     tissues = config.tissue_set()
-    if not (run.pseudo_labels / "manifest.csv").is_file():
+    if not of_first((run.pseudo_labels / "manifest.csv").is_file):
         torch.manual_seed(config.seed)
         generate_pseudo_labels(
             patches,
@@ -37,7 +41,7 @@ def make_pseudo_labels(config: RunConfig, run: RunFolder, patches: Sequence[Patc
             form=config.craanet.accumulation.form,
             hardware=config.hardware,
         )
-    if config.comparisons.cam and is_finished(run.cam):
+    if config.comparisons.cam and of_first(lambda: is_finished(run.cam)):
         generate_cam_labels(
             patches,
             tissues,
