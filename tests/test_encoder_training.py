@@ -16,7 +16,7 @@ from torch import nn
 
 from conftest import RECIPES, TINY
 from killing import killed_at
-from patch2tissue import training, weights
+from patch2tissue import weights
 from patch2tissue.config import EncoderConfig, OptimiserConfig, PFSCNetConfig, RunConfig, load_config
 from patch2tissue.craanet import training as craanet_training
 from patch2tissue.craanet.network import CRAANet, load_craanet, save_craanet
