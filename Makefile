@@ -11,6 +11,8 @@ FUZZ_SECONDS ?= 600
 # One process per core and one thread in each: threads of several processes would wait for each other.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PARALLEL_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+# Environments for single targets, which see the packages of .venv, too.
+SIDE_VENV := sh scripts/make_side_venv.sh
 READER_TESTS := tests/inference/slides/test_synthetic_truth.py tests/integration/test_real_slide.py tests/spatial
 
 .DEFAULT_GOAL := default
@@ -39,45 +41,29 @@ slow: $(STAMP)  ## run the tests that take minutes
 readers: .venv-readers/.installed  ## read maps and outlines with tiffslide, QuBaLab, LazySlide and SpatialData
 	@PYTHONPATH=$(CURDIR)/src .venv-readers/bin/python -m pytest $(READER_TESTS)
 
-# An environment of its own, which sees the packages of .venv, too: LazySlide alone brings a hundred others.
 .venv-readers/.installed: $(STAMP) tests/readers.txt
-	@rm -rf .venv-readers && $(BIN)/python -m venv .venv-readers
-	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-		$(BIN)/python -c "$$where" > "$$(.venv-readers/bin/python -c "$$where")/patch2tissue_venv.pth"
-	@.venv-readers/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r tests/readers.txt
+	@$(SIDE_VENV) .venv-readers tests/readers.txt
 	@touch $@
 
 ecosystem: .venv-ecosystem/.installed  ## test what needs optional packages: Ray, ONNX Runtime, MONAI, PEFT and others
 	@PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 .venv-ecosystem/bin/python -m pytest -m extras $(PARALLEL)
 
-# An environment of its own, which sees the packages of .venv, too.
 .venv-ecosystem/.installed: $(STAMP) tests/ecosystem.txt
-	@rm -rf .venv-ecosystem && $(BIN)/python -m venv .venv-ecosystem
-	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-		$(BIN)/python -c "$$where" > "$$(.venv-ecosystem/bin/python -c "$$where")/patch2tissue_venv.pth"
-	@.venv-ecosystem/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r tests/ecosystem.txt
+	@$(SIDE_VENV) .venv-ecosystem tests/ecosystem.txt
 	@touch $@
 
 tiatoolbox: .venv-tiatoolbox/.installed  ## run an exported model in TIAToolbox (gigabytes: it brings its own torch)
 	@PYTHONPATH=$(CURDIR)/src .venv-tiatoolbox/bin/python -m pytest tests/export/test_tiatoolbox_model.py
 
-# An environment of its own, which sees the packages of .venv, too.
 .venv-tiatoolbox/.installed: $(STAMP) tests/tiatoolbox.txt
-	@rm -rf .venv-tiatoolbox && $(BIN)/python -m venv .venv-tiatoolbox
-	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-		$(BIN)/python -c "$$where" > "$$(.venv-tiatoolbox/bin/python -c "$$where")/patch2tissue_venv.pth"
-	@.venv-tiatoolbox/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r tests/tiatoolbox.txt
+	@$(SIDE_VENV) .venv-tiatoolbox tests/tiatoolbox.txt
 	@touch $@
 
 fuzz: .venv-fuzz/.installed  ## fuzz the parsers of labels, tables, YAML and GeoJSON (FUZZ_SECONDS=60: shorter)
 	@PYTHONPATH=$(CURDIR)/src .venv-fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
 
-# An environment of its own, which sees the packages of .venv, too.
 .venv-fuzz/.installed: $(STAMP) fuzz/requirements.txt
-	@rm -rf .venv-fuzz && $(BIN)/python -m venv .venv-fuzz
-	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-		$(BIN)/python -c "$$where" > "$$(.venv-fuzz/bin/python -c "$$where")/patch2tissue_venv.pth"
-	@.venv-fuzz/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r fuzz/requirements.txt || \
+	@$(SIDE_VENV) .venv-fuzz fuzz/requirements.txt || \
 		{ echo "make: atheris is not to be had here: its wheels are for Linux on x86-64 with Python 3.11 to 3.13." >&2; \
 		exit 1; }
 	@touch $@

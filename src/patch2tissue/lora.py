@@ -6,7 +6,6 @@ the sum takes the place of `W`, so that nothing after training needs peft.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from patch2tissue.config import LoRAConfig
 from patch2tissue.errors import ConfigError
+from patch2tissue.optional import optional_import
 
 _BASE = ".base_layer."
 
@@ -30,15 +30,8 @@ def adapt(model: nn.Module, config: LoRAConfig, name: str) -> None:
     Raises:
         ConfigError: if peft is not installed, or no layer is named as `targets` says.
     """
-    try:
-        peft: Any = importlib.import_module("peft")
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "peft"
-        what = "is not installed" if missing else f"cannot be loaded ({error})"
-        raise ConfigError(
-            f"encoder.train is 'lora', which needs the package peft; it {what}. Install it with "
-            "`pip install 'patch2tissue[lora]'`, or set encoder.train to 'frozen' or 'all'."
-        ) from None
+    instead = ", or set encoder.train to 'frozen' or 'all'"
+    peft: Any = optional_import("peft", "encoder.train 'lora'", "lora", otherwise=instead)
     settings = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(config.targets)
     )

@@ -9,7 +9,9 @@ from types import ModuleType
 from patch2tissue.errors import ConfigError
 
 
-def optional_import(name: str, purpose: str, extra: str | None = None, install: str | None = None) -> ModuleType:
+def optional_import(
+    name: str, purpose: str, extra: str | None = None, install: str | None = None, otherwise: str = ""
+) -> ModuleType:
     """Import a package, or a module of it, that patch2tissue does not depend on.
 
     Args:
@@ -17,6 +19,7 @@ def optional_import(name: str, purpose: str, extra: str | None = None, install: 
         purpose: what needs it, the beginning of the message's sentence, for example "loggers.wandb".
         extra: of patch2tissue, which brings it; None: none does.
         install: what to install instead of an extra; None: the package itself.
+        otherwise: what else can be done, the end of the message's sentence, for example ", or use the engine torch".
 
     Raises:
         ConfigError: if it is not installed, or cannot be loaded.
@@ -29,7 +32,7 @@ def optional_import(name: str, purpose: str, extra: str | None = None, install: 
         what = "is not installed" if missing else f"cannot be loaded ({error})"
         install = install or package if extra is None else f"'patch2tissue[{extra}]'"
         raise ConfigError(
-            f"{purpose} needs the package {package}, which {what}. Install it with `pip install {install}`."
+            f"{purpose} needs the package {package}, which {what}. Install it with `pip install {install}`{otherwise}."
         ) from None
 
 

@@ -212,7 +212,7 @@ def test_a_missing_package_is_told_before_anything_is_written(
 ) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None if name == package else sys)
-    with pytest.raises(ConfigError, match=rf"needs the package {package};.*pip install 'patch2tissue\[onnx\]'"):
+    with pytest.raises(ConfigError, match=rf"needs the package {package},.*pip install 'patch2tissue\[onnx\]'"):
         export_run(run, tmp_path / "model", ["onnx"])
     assert list(tmp_path.iterdir()) == []
 

@@ -99,7 +99,7 @@ def test_a_missing_package_is_told_with_its_extra(engine: str, tmp_path: Path, m
 
 
 def test_a_package_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match="nonsense_package; it is not installed"):
+    with pytest.raises(ConfigError, match="nonsense_package, which is not installed"):
         optional_package("nonsense_package", "openvino", "openvino")
 
 

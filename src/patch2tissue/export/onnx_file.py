@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,24 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patch2tissue.errors import ConfigError, Patch2TissueError
+from patch2tissue.errors import Patch2TissueError
 from patch2tissue.export.checking import compare
 from patch2tissue.export.graph import INPUT, OUTPUT, tissue_probabilities
 from patch2tissue.inference.engines.exporting import exported_program
+from patch2tissue.optional import optional_import
 from patch2tissue.pfscnet.network import PFSCNet
 from patch2tissue.plain_files import reason
 
 
 def _package(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == name
-        what = "is not installed" if missing else f"cannot be loaded ({error})"
-        raise ConfigError(
-            f"--to onnx needs the package {name}; it {what}. Install it with `pip install 'patch2tissue[onnx]'`, or "
-            "export to torchscript."
-        ) from None
+    return optional_import(name, "--to onnx", "onnx", otherwise=", or export to torchscript")
 
 
 def need_onnx() -> None:

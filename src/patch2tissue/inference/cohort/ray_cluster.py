@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import secrets
@@ -16,6 +15,7 @@ from typing import Any
 from patch2tissue.cores import available_cores
 from patch2tissue.errors import ConfigError, Patch2TissueError
 from patch2tissue.inference.cohort.worker import Answer, CohortWorker, WorkerSettings
+from patch2tissue.optional import optional_import
 
 logger = logging.getLogger(__name__)
 
@@ -181,15 +181,7 @@ def _ray() -> ModuleType:
     # read when Ray is imported or its processes start
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "ray"
-        what = "is not installed" if missing else f"cannot be loaded ({error})"
-        raise ConfigError(
-            f"--engine ray needs the package ray; it {what}. Install it with `pip install 'patch2tissue[cluster]'` on "
-            "all machines, or use --engine local."
-        ) from None
+    return optional_import("ray", "--engine ray", "cluster", otherwise=" on all machines, or use --engine local")
 
 
 class RayCluster:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import ModuleType
@@ -11,7 +10,7 @@ from typing import Any, Protocol, get_args
 from torch import Tensor, nn
 
 from patch2tissue.config import InferenceConfig
-from patch2tissue.errors import ConfigError
+from patch2tissue.optional import optional_import
 
 ENGINES: tuple[str, ...] = get_args(InferenceConfig.model_fields["engine"].annotation)
 """Values of `inference.engine`."""
@@ -81,12 +80,4 @@ def optional_package(name: str, engine: str, extra: str) -> ModuleType:
     Raises:
         ConfigError: if it is not installed, or cannot be loaded.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == name
-        what = "is not installed" if missing else f"cannot be loaded ({error})"
-        raise ConfigError(
-            f"inference.engine is '{engine}', which needs the package {name}; it {what}. Install it with "
-            f"`pip install 'patch2tissue[{extra}]'`, or use the engine torch."
-        ) from None
+    return optional_import(name, f"inference.engine '{engine}'", extra, otherwise=", or use the engine torch")
