@@ -55,12 +55,12 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_cluster_of_our_own_listens_to_us_alone(monkeypatch: pytest.MonkeyPatch, mode: str | None) -> None:
     seen: dict[str, Any] = {}
 
-    def imported(name: str) -> Any:
+    def imported(name: str, *said: Any, **more: Any) -> Any:
         seen.update(mode=os.environ.get("RAY_AUTH_MODE"), token=os.environ.get("RAY_AUTH_TOKEN"))
         return SimpleNamespace(init=seen.update, shutdown=lambda: seen.update(ended=True),
                                is_initialized=lambda: False, remote=lambda kind: kind)  # fmt: skip
 
-    monkeypatch.setattr(cluster_module.importlib, "import_module", imported)
+    monkeypatch.setattr(cluster_module, "optional_import", imported)
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")  # so that it is put back
