@@ -104,6 +104,11 @@ OPTIONAL = EXTRAS.keys() - {"viewer"}
 tests/ecosystem.txt."""
 
 
+def test_every_extra_is_told_of() -> None:
+    page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+    assert [extra for extra in EXTRAS if f"| `{extra}` |" not in page] == []
+
+
 def test_optional_packages_are_neither_locked_nor_needed() -> None:
     packages = {Requirement(line).name for extra in OPTIONAL for line in EXTRAS[extra]}
     needed = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
