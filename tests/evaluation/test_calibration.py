@@ -66,6 +66,8 @@ def test_a_temperature_keeps_the_order_and_divides_the_logits(seed: int, tempera
 def test_a_temperature_bears_certainty() -> None:
     certain = np.array([[1.0, 0.0], [0.0, 1e-30]], np.float32)
     assert np.isfinite(apply_temperature(certain, 0.01)).all()
+    with np.errstate(all="raise"):  # where no tile of a slide lies, there is nothing
+        assert (apply_temperature(np.zeros((3, 2, 2), np.float32), 0.5) == 0).all()
     assert confidence_map(certain).tolist() == [255, 0]
 
 

@@ -18,7 +18,8 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     """Probabilities as if the logits had been divided by a temperature (Guo et al., ICML 2017).
 
     Args:
-        probabilities: float [K, ...], summing to one over K.
+        probabilities: float [K, ...], summing to one over K; where all are zero, as outside of a slide's tissue, they
+            stay so.
         temperature: above 1 makes them less sure, below 1 surer; the order of the tissues stays.
 
     Returns:
@@ -29,7 +30,8 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     # relative to the largest, which no power can push below the smallest number there is
     relative = probabilities / np.maximum(probabilities.max(axis=0, keepdims=True), np.finfo(np.float32).tiny)
     powers = np.power(relative, 1.0 / temperature, dtype=np.float32)
-    return np.asarray(powers / powers.sum(axis=0, keepdims=True), np.float32)
+    total = np.maximum(powers.sum(axis=0, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(powers / total, np.float32)
 
 
 def confidence_map(probabilities: np.ndarray) -> np.ndarray:
