@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import shutil
 import struct
 import sys
@@ -179,7 +180,9 @@ def interrupted(config: RunConfig, fabricate: Callable[..., Path], monkeypatch: 
 @pytest.mark.extras
 def test_mlflow_has_the_curves(tmp_path: Path, fabricate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = interrupted(configured(tmp_path, "loggers.mlflow=true"), fabricate, monkeypatch)
+    assert "MLFLOW_TRACKING_URI" not in os.environ, "the next run would go there, too"
     from mlflow.tracking import MlflowClient
 
     client, curves = MlflowClient((tmp_path / "mlruns").as_uri()), table(run)

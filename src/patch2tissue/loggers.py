@@ -224,9 +224,10 @@ def _open_mlflow(
 
     run_id = known.get("run_id") if place.items() <= known.items() else None
     logger = opened(run_id)
-    if run_id is not None and not _has_run(logger, run_id):
-        run_id, logger = None, opened(None)
-    client, values = logger.experiment, set[tuple[str, int]]()
+    with _variable_kept("MLFLOW_TRACKING_URI"):
+        if run_id is not None and not _has_run(logger, run_id):
+            run_id, logger = None, opened(None)
+        client, values = logger.experiment, set[tuple[str, int]]()
     if run_id is None:
         logger.log_hyperparams(config.model_dump(mode="json"))
     else:
@@ -235,6 +236,18 @@ def _open_mlflow(
             values |= {(name, int(metric.step)) for metric in client.get_metric_history(run_id, name)}
     tracker = Tracker("MLflow", logger, lambda name, step: (name, step) in values)
     return tracker, place | {"run_id": str(logger.run_id)}
+
+
+@contextmanager
+def _variable_kept(name: str) -> Iterator[None]:
+    """Leave an environment variable as it was: MLflow sets its own, and the next run would go where this one went."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _has_run(logger: Any, run_id: str) -> bool:
