@@ -262,9 +262,10 @@ def test_wandb_has_the_curves_without_a_network(
     run = interrupted(configured(tmp_path, "loggers.wandb=true"), fabricate, monkeypatch)
     curves, ids = table(run), json.loads((run / "loggers.json").read_text(encoding="utf-8"))
     assert set(ids) == set(curves) == {"craanet", "pfscnet"}
-    folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
-    assert {folder.name.rpartition("-")[2] for folder in folders} == {of["wandb"]["id"] for of in ids.values()}
+    # offline-run-DATE_TIME-ID, and -1 behind it if the same run was opened twice within a second
+    folders = [(folder.name.split("-")[3], folder) for folder in sorted((tmp_path / "wandb").glob("offline-run-*"))]
+    assert {run_id for run_id, _ in folders} == {of["wandb"]["id"] for of in ids.values()}
     for stage, of_stage in ids.items():
         # the last process's file has everything, so that it makes good what an earlier one sent
-        last = [folder for folder in folders if folder.name.endswith(of_stage["wandb"]["id"])][-1]
+        last = [folder for run_id, folder in folders if run_id == of_stage["wandb"]["id"]][-1]
         assert same(offline_curves(last / f"run-{of_stage['wandb']['id']}.wandb"), curves[stage])
