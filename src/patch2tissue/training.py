@@ -16,6 +16,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from patch2tissue.atomic import write_text
 from patch2tissue.checkpoints import resume, save_checkpoint
-from patch2tissue.config import HardwareConfig, OptimiserConfig
+from patch2tissue.config import HardwareConfig, OptimiserConfig, RunConfig
 from patch2tissue.cores import keep_freed_memory, release_memory
 from patch2tissue.data.augment import shift_stain
 from patch2tissue.data.datasets import EpochSampler
@@ -38,7 +39,7 @@ from patch2tissue.distributed.group import barrier, fabric_options, of_first
 from patch2tissue.distributed.place import is_first, joined
 from patch2tissue.errors import ConfigError, TrainingError
 from patch2tissue.hardware import autocast_dtype, choose_device, set_threads
-from patch2tissue.loggers import finishing, tensorboard
+from patch2tissue.loggers import finishing, stage_loggers, tensorboard
 from patch2tissue.progress import EpochProgress
 from patch2tissue.run_folder import is_finished as found_finished
 
@@ -260,6 +261,27 @@ def fit(
         write_text(folder / "finished", "")
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     barrier()
+
+
+def fit_stage(
+    config: RunConfig,
+    stage: Stage,
+    loader: DataLoader[Any],
+    settings: OptimiserConfig,
+    folder: Path,
+    *,
+    seed: int | None = None,
+) -> None:
+    """Train a stage of a run with the run's seed (None: `config.seed`), hardware and loggers; otherwise see `fit`."""
+    fit(
+        stage,
+        loader,
+        settings,
+        folder,
+        seed=config.seed if seed is None else seed,
+        hardware=config.hardware,
+        loggers=partial(stage_loggers, config),
+    )
 
 
 def _augmented_images(batch: Batch) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,8 +25,7 @@ from patch2tissue.data.datasets import TrainingPatches, training_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.distributed.batch import gather_batch, whole_batch
 from patch2tissue.distributed.place import is_first
-from patch2tissue.loggers import stage_loggers
-from patch2tissue.training import Batch, Stage, fit, is_finished
+from patch2tissue.training import Batch, Stage, fit_stage, is_finished
 
 HISTORY_PATCHES = 6
 """Patches whose maps are kept for every epoch, for the report."""
@@ -240,12 +238,4 @@ def train_craanet(
     memory = None if plain_cam else folder / "attention_memory"
     stage = CRAANetStage(network, settings, patches, side, memory, beside)
     loader = patch_label_loader(config, patches, side)
-    fit(
-        stage,
-        loader,
-        settings,
-        folder,
-        seed=config.seed,
-        hardware=config.hardware,
-        loggers=partial(stage_loggers, config),
-    )
+    fit_stage(config, stage, loader, settings, folder)

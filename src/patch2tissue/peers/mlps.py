@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -35,8 +34,7 @@ from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.craanet.residual_attention import position_scores
 from patch2tissue.craanet.training import patch_label_loader
 from patch2tissue.data.patches import Patch
-from patch2tissue.loggers import stage_loggers
-from patch2tissue.training import Batch, Stage, fit, is_finished
+from patch2tissue.training import Batch, Stage, fit_stage, is_finished
 
 GATE = 0.1
 """Published threshold of the classification gate: tissues less likely than this get no pixels (`inference.gate`)."""
@@ -151,12 +149,4 @@ def train_mlps_classifier(config: RunConfig, patches: Sequence[Patch], folder: P
     tissues, settings = len(config.tissue_set()), config.craanet
     network = CRAANet(settings.encoder, tissues, residual_weight=0.0)
     stage = MLPSClassifierStage(network, tissues, settings.epochs)
-    fit(
-        stage,
-        patch_label_loader(config, patches, side),
-        settings,
-        folder,
-        seed=config.seed,
-        hardware=config.hardware,
-        loggers=partial(stage_loggers, config),
-    )
+    fit_stage(config, stage, patch_label_loader(config, patches, side), settings, folder)

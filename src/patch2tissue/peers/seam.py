@@ -16,7 +16,6 @@ would leave 4 positions a side. Running statistics of batch normalisation are th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -33,10 +32,9 @@ from patch2tissue.craanet.training import patch_label_loader
 from patch2tissue.data.patches import Patch
 from patch2tissue.encoders import Encoder, load_config
 from patch2tissue.errors import ConfigError
-from patch2tissue.loggers import stage_loggers
 from patch2tissue.lora import plain_state
 from patch2tissue.pfscnet.consistency import frozen_statistics
-from patch2tissue.training import Batch, Stage, fit, is_finished
+from patch2tissue.training import Batch, Stage, fit_stage, is_finished
 from patch2tissue.weights import load_network_folder, save_network_folder
 
 SCALE = 0.5
@@ -288,12 +286,4 @@ def train_seam(config: RunConfig, patches: Sequence[Patch], folder: Path, *, sid
     torch.manual_seed(config.seed)
     tissues, settings = len(config.tissue_set()), config.craanet
     stage = SEAMStage(SEAMNetwork(settings.encoder, tissues), tissues)
-    fit(
-        stage,
-        patch_label_loader(config, patches, side),
-        settings,
-        folder,
-        seed=config.seed,
-        hardware=config.hardware,
-        loggers=partial(stage_loggers, config),
-    )
+    fit_stage(config, stage, patch_label_loader(config, patches, side), settings, folder)

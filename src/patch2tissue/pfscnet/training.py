@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,7 +24,6 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.distributed.batch import gather_batch, of_share, sum_over_batch, sum_over_processes
 from patch2tissue.distributed.group import of_first
 from patch2tissue.errors import ConfigError
-from patch2tissue.loggers import stage_loggers
 from patch2tissue.pfscnet.consistency import consistency_loss
 from patch2tissue.pfscnet.dense_energy import DenseEnergyLoss, soft_filter
 from patch2tissue.pfscnet.label_correction import correct_labels
@@ -33,7 +31,7 @@ from patch2tissue.pfscnet.mosaic import LabelSets, make_mosaics
 from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
 from patch2tissue.pfscnet.pixel_contrast import PixelContrastLoss, labels_on_grid
 from patch2tissue.tissues import IGNORE_INDEX
-from patch2tissue.training import Batch, Stage, fit, is_finished
+from patch2tissue.training import Batch, Stage, fit_stage, is_finished
 from patch2tissue.weights import load_trained_state, trained_state
 
 log = logging.getLogger(__name__)
@@ -342,15 +340,7 @@ def train_pfscnet(
     stage = stage_type(network, settings, title, len(tissues), validate)
     if settings.mosaic_of == "any":
         stage.label_sets = LabelSets(torch.tensor([patch.labels for patch in patches]))
-    fit(
-        stage,
-        loader,
-        settings,
-        folder,
-        seed=config.seed + 1,
-        hardware=config.hardware,
-        loggers=partial(stage_loggers, config),
-    )
+    fit_stage(config, stage, loader, settings, folder, seed=config.seed + 1)
 
 
 def _start_from(network: PFSCNet, craanet: Path) -> None:

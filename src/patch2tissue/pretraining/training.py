@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,10 +16,9 @@ from patch2tissue.data.patches import Patch
 from patch2tissue.distributed.batch import gather_with_gradient, replicated
 from patch2tissue.encoders import Encoder
 from patch2tissue.errors import ConfigError, DataError
-from patch2tissue.loggers import stage_loggers
 from patch2tissue.pretraining.vicreg import vicreg_loss
 from patch2tissue.pretraining.views import random_view
-from patch2tissue.training import Batch, Stage, fit, is_finished
+from patch2tissue.training import Batch, Stage, fit_stage, is_finished
 
 WEIGHTS = "encoder.safetensors"
 """File of the encoder's weights in the folder of the pre-training."""
@@ -122,15 +120,7 @@ def pretrain_encoder(config: RunConfig, patches: Sequence[Patch], folder: Path, 
     dataset = TrainingPatches(patches, config.tissue_set(), side, seed=config.seed, cache=config.data.cache)
     network = ViewEncoder(_coarsest(config.craanet.encoder), settings.dimensions)
     loader = training_loader(dataset, settings.batch_size, config.hardware.workers, torch.cuda.is_available())
-    fit(
-        PretrainingStage(network, settings),
-        loader,
-        settings,
-        folder,
-        seed=config.seed,
-        hardware=config.hardware,
-        loggers=partial(stage_loggers, config),
-    )
+    fit_stage(config, PretrainingStage(network, settings), loader, settings, folder)
     return folder / WEIGHTS
 
 
