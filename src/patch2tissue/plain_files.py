@@ -26,6 +26,23 @@ def read_json(path: Path) -> Any:
         raise ValueError("it has too many levels") from None
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object that patch2tissue wrote; empty if there is no file.
+
+    Raises:
+        DataError: if it cannot be read, or holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Delete it and run the command again.") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: does not hold what patch2tissue writes. Delete it and run the command again.")
+    return content
+
+
 def read_array(path: Path, remedy: str, mode: Literal["r", "r+"] | None = None) -> np.ndarray:
     """The array of a `.npy` file.
 

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
+import patch2tissue.inference.predictor as predictor_module
 from patch2tissue.config import EncoderConfig, config_from_dict
 from patch2tissue.craanet.network import CRAANet, save_craanet
 from patch2tissue.pfscnet.network import PFSCNet, save_pfscnet
@@ -39,6 +41,16 @@ def real_run(folder: Path, tissues: str = "luad-histoseg", **inference: Any) -> 
     encoder = EncoderConfig(name="resnet10t", output_stride=8)
     save_pfscnet(PFSCNet(encoder, 4, decoder_channels=16, embedding_dimensions=8), folder / "pfscnet")
     save_craanet(CRAANet(encoder, 4), folder / "craanet")
+    return folder
+
+
+def write_colour_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose network goes by colour."""
+    write_config(folder, "bcss-wsss")
+    (folder / "pfscnet").mkdir()
+    (folder / "pfscnet" / "network.json").write_text("{}")
+    (folder / "pfscnet" / "weights.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(predictor_module, "load_pfscnet", lambda *arguments: ColourNetwork())
     return folder
 
 

@@ -14,9 +14,8 @@ from typing import Any
 from patch2tissue.config import EncoderConfig, RunConfig
 from patch2tissue.data.fingerprint import read_fingerprints
 from patch2tissue.environment import read_environment
-from patch2tissue.errors import DataError
 from patch2tissue.inference.temperature import TEMPERATURE_FILE, read_temperature
-from patch2tissue.plain_files import read_json
+from patch2tissue.plain_files import read_json_object
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.weights import weights_digest
 
@@ -35,7 +34,7 @@ def run_facts(run: RunFolder, config: RunConfig, encoder: str) -> dict[str, Any]
     Raises:
         DataError: if a file of the run is damaged.
     """
-    scores = _json(run.scores_file)
+    scores = read_json_object(run.scores_file)
     supervision = "image-level labels"
     if config.selection == "validation_masks":
         supervision += "; checkpoint chosen on validation masks"
@@ -47,18 +46,6 @@ def run_facts(run: RunFolder, config: RunConfig, encoder: str) -> dict[str, Any]
         "calibration": _calibration(run.pfscnet),
         "training": {"encoder": encoder, **_training(run, config)},
     }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = read_json(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Delete it and run `patch2tissue score` again.") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: does not hold what patch2tissue writes. Delete it and run the command again.")
-    return found
 
 
 def _data(run: RunFolder, config: RunConfig) -> dict[str, Any] | None:
@@ -114,7 +101,7 @@ def _without_names(note: str) -> str | None:
 def _calibration(stage: Path) -> dict[str, Any] | None:
     """How the temperature was found; None if none is used."""
     temperature = read_temperature(stage)  # which refuses a damaged file
-    plain = _json(stage / TEMPERATURE_FILE)
+    plain = read_json_object(stage / TEMPERATURE_FILE)
     if not plain or plain.get("weights") != weights_digest(stage):
         return None
     return {**{key: value for key, value in plain.items() if key != "weights"}, "temperature": temperature}

@@ -14,7 +14,7 @@ from patch2tissue.config import RunConfig
 from patch2tissue.data.layouts import load_images_and_masks, load_split
 from patch2tissue.data.patches import Patch
 from patch2tissue.errors import DataError
-from patch2tissue.plain_files import read_json
+from patch2tissue.plain_files import read_json_object
 from patch2tissue.report.names import STAGES
 from patch2tissue.run_folder import RunFolder
 from patch2tissue.tissues import TissueSet
@@ -84,9 +84,9 @@ def read_run(run: RunFolder) -> RunRecord:
     """
     config = run.config()
     record = RunRecord(run, config, config.tissue_set())
-    record.scores = _read_json(run.scores_file)
-    record.detail = _read_json(run.path / "scores_detail.json")
-    record.environment = _read_json(run.environment_file)
+    record.scores = read_json_object(run.scores_file)
+    record.detail = read_json_object(run.path / "scores_detail.json")
+    record.environment = read_json_object(run.environment_file)
     record.curves = _read_curves(run)
     root = Path(config.data.path)
     record.train = _patches(record, "train", lambda: load_split(root, "train", record.tissues, config.data.layout))
@@ -116,18 +116,6 @@ def _patches(record: RunRecord, split: str, load: Callable[[], list[Patch]]) -> 
         record.missing[split] = str(error)
         return {}
     return {patch.name: patch for patch in patches}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Delete it and run the command again.") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: does not hold what patch2tissue writes. Delete it and run the command again.")
-    return content
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from tests.inference.slides.test_predict_slides import tissue_picture
-from tests.inference.tiny_run import ColourNetwork, write_config
+from tests.inference.tiny_run import write_colour_run
 from tests.slides.pictures import write_tiled
 
 import patch2tissue.inference.cohort.predict as cohort_module
-import patch2tissue.inference.predictor as predictor_module
 from patch2tissue.errors import ConfigError, DataError, Patch2TissueError
 from patch2tissue.inference.cohort import strips as strips_module
 from patch2tissue.inference.cohort import work as work_module
@@ -87,11 +86,7 @@ class FakeCluster:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose network goes by colour."""
-    folder = write_config(tmp_path / "run", "bcss-wsss")
-    (folder / "pfscnet").mkdir()
-    (folder / "pfscnet" / "network.json").write_text("{}")
-    (folder / "pfscnet" / "weights.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(predictor_module, "load_pfscnet", lambda *arguments: ColourNetwork())
+    folder = write_colour_run(tmp_path / "run", monkeypatch)
     # small strips on small slides
     original = strips_module.split
     monkeypatch.setattr(work_module, "split", lambda plan, tiles: original(plan, tiles, least_rows=1))

@@ -19,7 +19,7 @@ from filelock import FileLock
 from tests.slides.pictures import picture, write_tiled
 
 import patch2tissue.inference.predictor as predictor_module
-from inference.tiny_run import COLOURS, ColourNetwork, real_run, write_config
+from inference.tiny_run import COLOURS, ColourNetwork, real_run, write_colour_run
 from patch2tissue.errors import ConfigError, DataError
 from patch2tissue.inference.slides.outputs import OutputOptions
 from patch2tissue.inference.slides.predict import SlideOptions, predict_slide, predict_slides
@@ -40,12 +40,7 @@ def tissue_picture(height: int = 260, width: int = 380, seed: int = 0) -> tuple[
 @pytest.fixture
 def colour_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose network goes by colour."""
-    folder = write_config(tmp_path / "run", "bcss-wsss")
-    (folder / "pfscnet").mkdir()
-    (folder / "pfscnet" / "network.json").write_text("{}")
-    (folder / "pfscnet" / "weights.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(predictor_module, "load_pfscnet", lambda *arguments: ColourNetwork())
-    return folder
+    return write_colour_run(tmp_path / "run", monkeypatch)
 
 
 def test_everything_is_written_and_agrees(tmp_path: Path, colour_run: Path) -> None:
